@@ -1,0 +1,1 @@
+"""The commands: click only; each calls one public function."""

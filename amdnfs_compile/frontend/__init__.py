@@ -1,0 +1,1 @@
+"""Importers: from a model on disk to MLIR."""

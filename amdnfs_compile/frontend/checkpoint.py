@@ -1,0 +1,208 @@
+"""Finds a model and reads everything about it but its weights: configuration, tensor headers, tokenizer files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from amdnfs_runtime.errors import ModelError
+
+_INDEX = "model.safetensors.index.json"
+_HUB_PATTERNS = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja", "*.txt")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
+"""Files that are copied into a bundle's tokenizer folder where the model has them; the first is required."""
+DTYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+"""safetensors names of the storage types we take, to ours."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorHeader:
+    """One tensor of a checkpoint."""
+
+    shape: tuple[int, ...]
+    """Sizes."""
+    dtype: str
+    """Storage type as safetensors names it, e.g. `BF16`."""
+    file: str
+    """Name of the shard that holds it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """A model folder, by its headers."""
+
+    folder: Path
+    """Where it is."""
+    name: str
+    """What the user called it, without a path."""
+    config: Any
+    """The transformers configuration."""
+    shards: tuple[str, ...]
+    """Names of the safetensors files."""
+    tensors: Mapping[str, TensorHeader]
+    """Every tensor."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all shards, in bytes."""
+        return sum((self.folder / shard).stat().st_size for shard in self.shards)
+
+    def majority_dtype(self) -> str:
+        """The storage type of most elements among those we take.
+
+        Raises:
+            ModelError: If no tensor has a type we take.
+        """
+        counts: Counter[str] = Counter()
+        for header in self.tensors.values():
+            size = 1
+            for extent in header.shape:
+                size *= extent
+            counts[header.dtype] += size
+        known = [(count, dtype) for dtype, count in counts.items() if dtype in DTYPES]
+        if not known:
+            seen = ", ".join(sorted(counts)) or "none"
+            raise ModelError(f"{self.folder}: weights have type {seen}; supported are {', '.join(sorted(DTYPES))}")
+        return DTYPES[max(known)[1]]
+
+
+def open_checkpoint(model: str, *, revision: str | None = None, offline: bool = False) -> Checkpoint:
+    """Finds `model` and reads its configuration and tensor headers.
+
+    Args:
+        model: A folder, or an id on the Hugging Face hub.
+        revision: Branch, tag or commit of a hub id.
+        offline: Use only what the hub's local cache has.
+
+    Raises:
+        ModelError: If a part is missing, damaged or of an unsupported kind.
+    """
+    folder = _locate(model, revision, offline)
+    config = _read_config(folder)
+    shards = _find_shards(folder)
+    tensors: dict[str, TensorHeader] = {}
+    for shard in shards:
+        for name, header in _read_headers(folder / shard).items():
+            if name in tensors:
+                raise ModelError(f"{folder}: the tensor {name} is in {tensors[name].file} and in {shard}")
+            tensors[name] = header
+    _check_index(folder, tensors)
+    if not (folder / TOKENIZER_FILES[0]).is_file():
+        raise ModelError(
+            f"{folder}: tokenizer.json is missing, so text cannot be turned into tokens; save one with "
+            "transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+        )
+    return Checkpoint(folder=folder, name=_name_of(model), config=config, shards=shards, tensors=tensors)
+
+
+def _locate(model: str, revision: str | None, offline: bool) -> Path:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        if revision is not None:
+            raise ModelError(f"--revision {revision} is for a hub id, but {model} is a folder")
+        return path
+    if path.is_file():
+        raise ModelError(f"{model} is a file; give the folder that holds config.json (GGUF and ONNX are not read yet)")
+    if model.count("/") > 1 or model.startswith((".", "/", "~")):
+        raise ModelError(f"no folder at {model}")
+    return _download(model, revision, offline)
+
+
+def _download(model: str, revision: str | None, offline: bool) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a hub id needs it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        found = snapshot_download(
+            model, revision=revision, local_files_only=offline, allow_patterns=list(_HUB_PATTERNS)
+        )
+    except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        where = "in the local cache (offline)" if offline else "as a folder or on the hub"
+        raise ModelError(f"{model} was not found {where}: {reason}") from error
+    return Path(found)
+
+
+def _read_config(folder: Path) -> Any:
+    from transformers import AutoConfig  # noqa: PLC0415 - transformers takes a second to import
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ModelError(f"{folder}: config.json is missing, so this is not a Hugging Face model folder")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON: {error}") from error
+    method = (values.get("quantization_config") or {}).get("quant_method")
+    if method:
+        raise ModelError(
+            f"{folder}: the checkpoint is quantised with {method}, which is not read yet; "
+            "compile the unquantised checkpoint it was made from"
+        )
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:
+        raise ModelError(
+            f"{path}: transformers does not know model type {values.get('model_type')!r}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _find_shards(folder: Path) -> tuple[str, ...]:
+    index = folder / _INDEX
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ModelError(f"{index}: damaged: {error!r}") from error
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise ModelError(
+                f"{folder}: {len(missing)} of {len(shards)} shards are missing, first {missing[0]}; download it again"
+            )
+        return tuple(shards)
+    found = tuple(sorted(path.name for path in folder.glob("*.safetensors")))
+    if not found:
+        hint = "; convert pytorch_model.bin to safetensors first" if list(folder.glob("*.bin")) else ""
+        raise ModelError(f"{folder}: no *.safetensors file{hint}")
+    return found
+
+
+def _read_headers(path: Path) -> dict[str, TensorHeader]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return {
+                name: TensorHeader(shape=tuple(view.get_shape()), dtype=view.get_dtype(), file=path.name)
+                for name, view in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: truncated or damaged ({error}; {path.stat().st_size} bytes on disk); download it again"
+        ) from error
+
+
+def _check_index(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
+    index = folder / _INDEX
+    if not index.is_file():
+        return
+    listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    missing = sorted(set(listed) - set(tensors))
+    if missing:
+        raise ModelError(f"{folder}: the index names tensor {missing[0]} in {listed[missing[0]]}, which does not hold it")
+
+
+def _name_of(model: str) -> str:
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else model.rsplit("/", maxsplit=1)[-1]

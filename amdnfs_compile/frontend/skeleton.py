@@ -1,0 +1,157 @@
+"""The model as transformers builds it, without its weights.
+
+Two models are made from one configuration: a whole one on the meta device, to learn what every layer is and keeps,
+and one with only the first few layers, to trace. Parameters of the second are allocated and never touched, so they
+cost address space but no memory; its computed buffers (rotary frequencies) hold their real values.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from amdnfs_runtime.errors import ModelError
+from transformers import AutoModelForCausalLM, initialization
+
+from amdnfs_compile.frontend.attention import NAME, Discovery, LayerCache, session
+
+_PRIMITIVES = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Skeleton:
+    """What is known of a model before it is traced."""
+
+    config: Any
+    """The transformers configuration, all layers."""
+    dtype: torch.dtype
+    """Storage type of the parameters."""
+    layer_prefix: str
+    """Path of the list of decoder layers, e.g. `model.layers`."""
+    signatures: tuple[str, ...]
+    """One text a layer; equal for layers that are alike."""
+    caches: tuple[LayerCache, ...]
+    """One cache a layer."""
+    parameters: dict[str, tuple[tuple[int, ...], torch.dtype]]
+    """Shape and type of each parameter and persistent buffer, by name; tied ones under each of their names."""
+    ties: dict[str, str]
+    """Names of tied parameters to the name that is traced."""
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.signatures)
+
+
+def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
+    """Builds the whole model on the meta device and runs it once to see every attention call.
+
+    Raises:
+        ModelError: If transformers cannot build it as a causal language model, or it does not attend through
+            transformers' attention interface.
+    """
+    with torch.device("meta"):
+        model = build_model(config, dtype)
+    layer_prefix = _find_layers(model, config)
+    discovery = Discovery()
+    ids = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+    positions = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+    try:
+        with torch.no_grad(), session(discovery):
+            model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{config.model_type}: running the model's own code on shapes failed: {error}") from error
+    layers = list(model.get_submodule(layer_prefix).children())
+    missing = sorted(set(range(len(layers))) - set(discovery.caches))
+    if missing:
+        raise ModelError(
+            f"{config.model_type}: layers {missing[:8]} do not call transformers' attention interface "
+            "(linear attention, state-space layers and models with their own attention code are not supported)"
+        )
+    caches = tuple(discovery.caches[index] for index in range(len(layers)))
+    return Skeleton(
+        config=config,
+        dtype=dtype,
+        layer_prefix=layer_prefix,
+        signatures=tuple(f"{_signature(layer)} {cache}" for layer, cache in zip(layers, caches, strict=True)),
+        caches=caches,
+        parameters={name: (tuple(value.shape), value.dtype) for name, value in model.state_dict().items()},
+        ties=_ties(model),
+    )
+
+
+def build_prefix(skeleton: Skeleton, num_layers: int) -> torch.nn.Module:
+    """The model with its first `num_layers` layers; parameters allocated, not initialised."""
+    return build_model(_shortened(skeleton.config, skeleton.num_layers, num_layers), skeleton.dtype)
+
+
+def build_model(config: Any, dtype: torch.dtype) -> torch.nn.Module:
+    """Builds the causal language model of `config` with our attention, uninitialised.
+
+    Raises:
+        ModelError: If transformers does not know it or cannot build it.
+    """
+    try:
+        with initialization.no_init_weights():
+            model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation="eager")
+            model.set_attn_implementation(NAME)
+            model.tie_weights()  # building without initialisation leaves tied parameters apart
+    except Exception as error:
+        raise ModelError(f"{config.model_type}: transformers cannot build this model: {error}") from error
+    if not isinstance(model, torch.nn.Module):
+        raise ModelError(f"{config.model_type}: not a torch module")
+    return model.eval().requires_grad_(False)
+
+
+def _shortened(config: Any, num_layers: int, keep: int) -> Any:
+    """A copy of `config` for the first `keep` layers: per-layer lists are cut with it."""
+    if keep == num_layers:
+        return config
+    values = config.to_dict()
+    for name, value in values.items():
+        if isinstance(value, list) and len(value) == num_layers:
+            values[name] = value[:keep]
+    short = type(config).from_dict(values)
+    short.num_hidden_layers = keep
+    return short
+
+
+def _find_layers(model: torch.nn.Module, config: Any) -> str:
+    count = config.get_text_config().num_hidden_layers
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            first = next(iter(module.children()))
+            if any(getattr(inner, "layer_idx", None) == 0 for inner in first.modules()):
+                return name
+    raise ModelError(f"{config.model_type}: found no list of {count} decoder layers in the model")
+
+
+def _signature(layer: torch.nn.Module) -> str:
+    """Everything about a layer that tracing could see, but its index."""
+    parts = []
+    for name, module in layer.named_modules():
+        facts = {
+            key: value
+            for key, value in sorted(vars(module).items())
+            if isinstance(value, _PRIMITIVES) and key not in ("layer_idx", "training") and not key.startswith("_")
+        }
+        parts.append(f"{name}:{type(module).__name__}:{facts}")
+    parts += [f"{name}:{tuple(value.shape)}:{value.dtype}" for name, value in layer.state_dict().items()]
+    return re.sub(r"\s+", " ", ";".join(parts))
+
+
+def _ties(model: torch.nn.Module) -> dict[str, str]:
+    """Other names of parameters that are one tensor, each to the first name."""
+    first: dict[int, str] = {}
+    ties = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if id(parameter) in first:
+            ties[name] = first[id(parameter)]
+        else:
+            first[id(parameter)] = name
+    return ties

@@ -1,0 +1,101 @@
+"""Traces one call shape (a prefill chunk or a decode batch) of a model into a flat graph."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from amdnfs_runtime.errors import ModelError
+
+from amdnfs_compile.frontend.attention import LayerCache, PagedCall, session
+
+_EXAMPLE_PAGES = 7
+_EXAMPLE_TABLE = 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallShape:
+    """One entry point: `batch` requests with `tokens` new tokens each."""
+
+    batch: int
+    """Number of requests in a call."""
+    tokens: int
+    """Number of new tokens a request; 1 is a decode step."""
+
+    @property
+    def name(self) -> str:
+        """Name of the entry point.
+
+        >>> CallShape(batch=1, tokens=16).name, CallShape(batch=4, tokens=1).name
+        ('prefill_16', 'decode_4')
+        """
+        return f"decode_{self.batch}" if self.tokens == 1 else f"prefill_{self.tokens}"
+
+
+class _Step(torch.nn.Module):
+    """The traced function: one step of a model over its paged cache.
+
+    tokens [batch, tokens] int64, start [batch] int64, num_valid [batch] int64, table [batch, pages] int32 and one pool
+    a layer go in; the greedy token [batch] int64, the logits [batch, vocab] f32 of the last valid token, and the pools
+    come out.
+    """
+
+    def __init__(self, model: torch.nn.Module, caches: dict[int, LayerCache]) -> None:
+        super().__init__()
+        self.model = model
+        self._caches = caches
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        start: torch.Tensor,
+        num_valid: torch.Tensor,
+        table: torch.Tensor,
+        pools: list[torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
+        """See the class docstring."""
+        call = PagedCall(caches=self._caches, pools=list(pools), table=table, start=start, num_valid=num_valid)
+        num_tokens = tokens.shape[1]
+        positions = start[:, None] + torch.arange(num_tokens)[None]
+        # The last valid row is chosen before the output projection: a chunk costs one row of it, not `tokens` rows.
+        keep = 1 if num_tokens == 1 else num_valid - 1
+        with session(call):
+            output = self.model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=keep)
+        logits = output.logits[:, -1].float()
+        return (torch.argmax(logits, -1), logits, *call.pools)
+
+
+def trace_call(
+    model: torch.nn.Module, caches: tuple[LayerCache, ...], shape: CallShape, page_tokens: int
+) -> torch.export.ExportedProgram:
+    """Traces `model` for one call shape; sizes are static but the pool's and the page table's.
+
+    Raises:
+        ModelError: If the model's code cannot be traced.
+    """
+    pools = [
+        torch.zeros(_EXAMPLE_PAGES, 2, page_tokens, cache.kv_heads, cache.head_dim, dtype=model.dtype)
+        for cache in caches
+    ]
+    example = (
+        torch.zeros(shape.batch, shape.tokens, dtype=torch.int64),
+        torch.zeros(shape.batch, dtype=torch.int64),
+        torch.ones(shape.batch, dtype=torch.int64),
+        torch.ones(shape.batch, _EXAMPLE_TABLE, dtype=torch.int32),
+        pools,
+    )
+    dynamic = torch.export.Dim.AUTO
+    step = _Step(model, dict(enumerate(caches)))
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                step, example, dynamic_shapes=({}, {}, {}, {1: dynamic}, [{0: dynamic} for _ in pools]), strict=False
+            )
+            return program.run_decompositions({})
+    except ModelError:
+        raise
+    except Exception as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{shape.name}: the model's code cannot be traced: {first}") from error

@@ -1,0 +1,124 @@
+"""From a module of linalg on tensors to a `.vmfb`: the only place that runs IREE's compiler.
+
+IREE runs in a process of its own, one phase at a time: a crash in it becomes a `LoweringError`, its memory is given
+back, and between the phases our passes see the program.
+
+    linalg --iree--> flow --fold-layer-calls--> flow --iree--> stream --verify-pool-in-place--> stream --iree--> vmfb
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from amdnfs_passes.base import PassResult
+from amdnfs_passes.ir import Context, Module
+from amdnfs_runtime.errors import LoweringError
+from amdnfs_targets.target import Target
+
+from amdnfs_compile.pipeline import FLOW_PHASE, STREAM_PHASE, run_phase
+
+COMMON_FLAGS = ("--iree-opt-level=O2", "--iree-vm-bytecode-module-strip-source-map=true")
+"""Flags for every target."""
+
+_MAX_DIAGNOSTICS = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lowered:
+    """A compiled program and what happened on the way."""
+
+    vmfb: bytes
+    """The program."""
+    flags: tuple[str, ...]
+    """Flags of iree-compile."""
+    passes: tuple[PassResult, ...]
+    """Our passes at the flow and stream phases."""
+    peak_rss_bytes: int
+    """Largest resident size of any of IREE's processes, in bytes."""
+
+
+def lower_module(module_bytecode: bytes, target: Target, work: Path | None = None) -> Lowered:
+    """Compiles `module_bytecode` (linalg on tensors) for `target`; tries its fallback flags if that fails.
+
+    Args:
+        module_bytecode: MLIR bytecode after our torch-level passes.
+        target: What to compile for.
+        work: Folder for intermediate files; kept if given, else temporary.
+
+    Raises:
+        LoweringError: If IREE fails; carries its first diagnostics.
+        PassFailed: If one of our passes refuses the program.
+    """
+    try:
+        return _lower_once(module_bytecode, target, work, ())
+    except LoweringError:
+        if not target.fallback_flags:
+            raise
+        return _lower_once(module_bytecode, target, work, target.fallback_flags)
+
+
+def _lower_once(module_bytecode: bytes, target: Target, work: Path | None, extra_flags: tuple[str, ...]) -> Lowered:
+    with tempfile.TemporaryDirectory(prefix="amdnfs-") as temporary:
+        folder = work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = (*COMMON_FLAGS, *target.compile_flags, *extra_flags)
+        source = folder / "0-linalg.mlirbc"
+        source.write_bytes(module_bytecode)
+        flow = _iree(folder, source, "1-flow.mlirbc", target, [*flags, "--compile-to=flow"])
+        flow, flow_results = _our_phase(flow, FLOW_PHASE, folder / "2-flow-folded.mlirbc")
+        stream = _iree(folder, flow, "3-stream.mlirbc", target, [*flags, "--compile-from=flow", "--compile-to=stream"])
+        stream, stream_results = _our_phase(stream, STREAM_PHASE, folder / "4-stream-verified.mlirbc")
+        vmfb = _iree(folder, stream, "program.vmfb", target, [*flags, "--compile-from=stream"])
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        return Lowered(
+            vmfb=vmfb.read_bytes(), flags=flags, passes=(*flow_results, *stream_results), peak_rss_bytes=peak
+        )
+
+
+def _our_phase(path: Path, phase: str, output: Path) -> tuple[Path, list[PassResult]]:
+    module = Module.parse(path.read_bytes(), Context())
+    results = run_phase(phase, module)
+    write_bytecode(module, output)
+    return output, results
+
+
+def write_bytecode(module: Module, path: Path) -> None:
+    """Writes `module` as MLIR bytecode."""
+    with path.open("wb") as file:
+        module.operation.write_bytecode(file)
+
+
+def _iree(folder: Path, source: Path, output_name: str, target: Target, flags: Sequence[str]) -> Path:
+    output = folder / output_name
+    compiler = Path(sysconfig.get_path("scripts")) / "iree-compile"
+    binary = "--emit-mlir-bytecode" if output.suffix == ".mlirbc" else "--output-format=vm-bytecode"
+    command = [str(compiler), source.name, binary, *flags, "-o", output.name]
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, errors="replace", check=False, env=_environment()
+    )
+    if done.returncode != 0:
+        raise LoweringError(_failure(target, command, source, done.returncode, done.stderr))
+    return output
+
+
+def _environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith(("IREE_", "PYTHON"))}
+
+
+def _failure(target: Target, command: Sequence[str], source: Path, code: int, stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if "error:" in line]
+    if code < 0:
+        lines = [f"iree-compile was killed by signal {-code} (it crashed or ran out of memory)", *lines]
+    reason = "\n  ".join(lines[:_MAX_DIAGNOSTICS]) or f"exit status {code}"
+    return (
+        f"IREE cannot lower the program for {target.name}\n  {reason}\n"
+        f"  while running: iree-compile {' '.join(command[1:])}\n"
+        f"  to keep the input {source.name}, repeat with --keep-intermediates DIR"
+    )

@@ -1,0 +1,59 @@
+"""What a user can choose about a compile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from amdnfs_runtime.errors import UsageError
+
+
+class Dtype(StrEnum):
+    """Storage type of weights, activations and cache."""
+
+    AUTO = "auto"
+    F32 = "f32"
+    F16 = "f16"
+    BF16 = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompileOptions:
+    """Options of a compile; the command line takes its defaults from here."""
+
+    dtype: Dtype = Dtype.AUTO
+    """Storage type; `auto` takes the configuration's, else that of most weights."""
+    page_tokens: int = 16
+    """Tokens of a KV page: 16, 32 or 64."""
+    prefill_chunks: tuple[int, ...] = (16, 128)
+    """Chunk sizes of prefill programs, in tokens. A prompt is cut into them; the rest is padded to the smallest that
+    holds it."""
+    decode_batches: tuple[int, ...] = (1, 8)
+    """Batch sizes of decode programs. A smaller batch is padded to the smallest that holds it."""
+    context_tokens: int | None = None
+    """Longest prompt plus text; by default the model's own limit."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    offline: bool = False
+    """Never ask the hub; use its local cache only."""
+    jobs: int = 1
+    """Targets to compile at the same time."""
+
+    def __post_init__(self) -> None:
+        """Validates ranges.
+
+        Raises:
+            UsageError: Naming the field, its value and what is allowed.
+        """
+        if self.page_tokens not in (16, 32, 64):
+            raise UsageError(f"page_tokens={self.page_tokens}: allowed are 16, 32 and 64")
+        for name, sizes, least, most in (
+            ("prefill_chunks", self.prefill_chunks, 2, 8192),
+            ("decode_batches", self.decode_batches, 1, 1024),
+        ):
+            if not sizes or list(sizes) != sorted(set(sizes)) or not all(least <= size <= most for size in sizes):
+                raise UsageError(f"{name}={','.join(map(str, sizes))}: give growing sizes from {least} to {most}")
+        if self.context_tokens is not None and self.context_tokens < 1:
+            raise UsageError(f"context_tokens={self.context_tokens}: must be at least 1")
+        if self.jobs < 1:
+            raise UsageError(f"jobs={self.jobs}: must be at least 1")

@@ -1,0 +1,99 @@
+"""The order of our passes: the only place that knows it.
+
+torch    the program as it was imported              -> our ops recognised and lowered
+(torch-mlir's own conversions to linalg)
+flow     IREE has cut the layers into dispatches     -> layers folded into the entry points
+stream   IREE has planned copies and allocations     -> checked, not changed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amdnfs_passes.attention.lower_paged_attention import LowerPagedAttentionPass
+from amdnfs_passes.attention.lower_rotary import LowerRotaryPass
+from amdnfs_passes.base import ModulePass, PassError, PassResult
+from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
+from amdnfs_passes.ir import MLIRError, Module, PassManager, operator_name, walk
+from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
+from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
+from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
+from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
+from amdnfs_passes.lower.lower_linear import LowerLinearPass
+from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
+from amdnfs_runtime.errors import ModelError, PassFailed
+
+TORCH_PHASE, FLOW_PHASE, STREAM_PHASE = "torch", "flow", "stream"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """Passes that run at one stage of the program."""
+
+    name: str
+    """One of the stages in the module docstring."""
+    passes: tuple[ModulePass, ...]
+    """In order."""
+
+
+PIPELINE: tuple[Phase, ...] = (
+    Phase(
+        name=TORCH_PHASE,
+        passes=(
+            FuseRotaryPass(),
+            LowerRotaryPass(),
+            LowerKvWritePass(),
+            LowerPagedAttentionPass(),
+            LowerLinearPass(),
+            LowerArgmaxPass(),
+        ),
+    ),
+    Phase(name=FLOW_PHASE, passes=(FoldLayerCallsPass(), CancelPoolReshapesPass())),
+    Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(),)),
+)
+"""What every compile runs, whatever the target."""
+
+TORCH_TO_LINALG = (
+    "builtin.module("
+    "func.func(torch-reduce-op-variants,torch-decompose-complex-ops,torch-scalarize-shapes,canonicalize,"
+    "torch-iree-torch-unstructured-to-linalg-ext,convert-torch-to-tmtensor,torch-iree-tm-tensor-to-linalg-ext,"
+    "convert-torch-to-tensor,convert-torch-to-linalg,cse,convert-torch-to-scf,convert-torch-to-arith),"
+    "torch-func-backend-type-conversion,canonicalize,"
+    "func.func(torch-finalizing-backend-type-conversion),strip-debuginfo)"
+)
+"""torch-mlir's conversions, as IREE runs them, but with functions that still call each other."""
+
+
+def run_phase(name: str, module: Module) -> list[PassResult]:
+    """Runs the passes of phase `name` on `module`.
+
+    Raises:
+        PassFailed: If a pass refuses the program.
+    """
+    phase = next(phase for phase in PIPELINE if phase.name == name)
+    results = []
+    for item in phase.passes:
+        try:
+            results.append(item.apply(module))
+        except PassError as error:
+            raise PassFailed(f"phase {name}: {error}") from error
+    return results
+
+
+def convert_torch_to_linalg(module: Module) -> None:
+    """Converts what is left of the torch dialect.
+
+    Raises:
+        ModelError: Naming the first torch operation that has no conversion.
+    """
+    custom = sorted({name for op in walk(module.operation) if (name := operator_name(op)) is not None})
+    if custom:
+        raise ModelError(f"the model uses the operation {custom[0]}, which has no lowering")
+    try:
+        with module.context:
+            PassManager.parse(TORCH_TO_LINALG).run(module.operation)
+    except MLIRError as error:
+        first = next((line for line in str(error).splitlines() if "failed to legalize" in line), str(error))
+        raise ModelError(
+            f"the model uses an operation that has no conversion to linalg: {first.strip()[:300]}"
+        ) from error

@@ -1,0 +1,1 @@
+"""MLIR passes of this project, one a file."""

@@ -1,0 +1,1 @@
+"""Passes that give attention its meaning in linalg."""

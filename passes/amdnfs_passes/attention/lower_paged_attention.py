@@ -1,0 +1,156 @@
+"""Lower `amdnfs.paged_attention` to explicit batched products over gathered pages.
+
+    query      [batch, heads, tokens, head_dim]
+    pool       [num_pages, 2, page_tokens, kv_heads, head_dim]   0 = K, 1 = V
+    table      [batch, pages]     start [batch]     num_valid [batch]
+    sinks      [heads] or none    one logit a head that takes part in the softmax and has no value
+    result     [batch, tokens, heads, head_dim]
+
+    score(t, s) = softcap(scale * q_t . k_s)    for s <= start + t and s > start + t - window, else minus infinity
+
+Query heads that share a KV head are rows of one product (K and V are never expanded). Scores, maximum and sum are in
+f32; probabilities are rounded to the storage type before the second product, as transformers does. V rows past the
+live context are read as zero, so that a stale NaN in a reused page cannot reach the result through a weight of zero.
+
+Before::
+
+    %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %start, %valid, %sinks, %scale, %window, %softcap)
+
+After (the call; the called function holds the gathers, two contractions and the softmax between them)::
+
+    func.call @amdnfs.paged_attention.b1.h4.t16.kv2.d16.p16.f16...
+
+Leaves alone: query heads that are not a multiple of the KV heads (refused).
+Source: Vaswani et al. 2017 (arXiv 1706.03762) eq. 1; softcap: Gemma 2 report (arXiv 2408.00118) section 2; sinks:
+transformers `models/gpt_oss/modeling_gpt_oss.py`, `eager_attention_forward`.
+"""  # noqa: E501 - torch types cannot be broken over lines
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from amdnfs_passes.attention import paged_attention_template as template
+from amdnfs_passes.base import ModulePass, Refusal
+from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, defining_op, operator_name, walk
+from amdnfs_passes.templates import call_function, tensor_type
+
+_NO_WINDOW = 1 << 62
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Attention:
+    """One attention with all its static facts."""
+
+    batch: int
+    heads: int
+    tokens: int
+    kv_heads: int
+    head_dim: int
+    page_tokens: int
+    element: str
+    scale: float
+    window: int
+    softcap: float
+    has_sinks: bool
+
+    @property
+    def function_name(self) -> str:
+        parts = [
+            f"b{self.batch}.h{self.heads}.t{self.tokens}.kv{self.kv_heads}.d{self.head_dim}.p{self.page_tokens}",
+            self.element,
+            f"scale{_hex_f32(self.scale)}",
+        ]
+        parts += [f"window{self.window}"] if self.window else []
+        parts += [f"cap{_hex_f32(self.softcap)}"] if self.softcap else []
+        parts += ["sinks"] if self.has_sinks else []
+        return "amdnfs.paged_attention." + ".".join(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerPagedAttentionPass(ModulePass):
+    """Replaces `amdnfs.paged_attention` by gathers, two contractions and a softmax."""
+
+    def run(self, module: Module, refusals: list[Refusal]) -> int:
+        """See the module docstring."""
+        rewrites = 0
+        for op in walk(module.operation):
+            if operator_name(op) != "torch.amdnfs.paged_attention":
+                continue
+            attention = _match(op)
+            if isinstance(attention, str):
+                self.refuse(refusals, op, attention)
+                continue
+            operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
+            call_function(module, op, attention.function_name, _function_text(attention), operands)
+            rewrites += 1
+        return rewrites
+
+
+def _match(op: Operation) -> _Attention | str:
+    query, pool = tensor_type(op.operands[0]), tensor_type(op.operands[1])
+    scale, window, softcap = (
+        constant_float(op.operands[6]),
+        constant_int(op.operands[7]),
+        constant_float(op.operands[8]),
+    )
+    if query is None or pool is None or not query.is_static:
+        return "the query must have a static shape [batch, heads, tokens, head_dim]"
+    if scale is None or window is None or softcap is None:
+        return "scale, window and softcap must be constants"
+    batch, heads, tokens, head_dim = query.sizes
+    _, _, page_tokens, kv_heads, pool_dim = pool.shape
+    if kv_heads is None or page_tokens is None or heads % kv_heads:
+        return f"{heads} query heads are not a multiple of {kv_heads} KV heads"
+    if pool_dim != head_dim:
+        return f"head dims of query ({head_dim}) and pool ({pool_dim}) differ"
+    sinks = defining_op(op.operands[5])
+    return _Attention(
+        batch=batch,
+        heads=heads,
+        tokens=tokens,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        page_tokens=page_tokens,
+        element=query.builtin_element,
+        scale=scale,
+        window=window,
+        softcap=softcap,
+        has_sinks=sinks is None or sinks.name != "torch.constant.none",
+    )
+
+
+def _function_text(a: _Attention) -> str:
+    group = a.heads // a.kv_heads
+    is_f32 = a.element == "f32"
+    sizes = {
+        "B": a.batch,
+        "H": a.heads,
+        "T": a.tokens,
+        "K": a.kv_heads,
+        "G": group,
+        "D": a.head_dim,
+        "P": a.page_tokens,
+        "E": a.element,
+        "N": a.batch * a.kv_heads,
+        "M": group * a.tokens,
+    }
+    sink_op = "" if is_f32 else f"    %wide = arith.extf %sink : {a.element} to f32"
+    sinks = {"sink": "%sink" if is_f32 else "%wide", "sink_op": sink_op}
+    return template.FUNCTION.format(
+        name=a.function_name,
+        scale=f"0x{_hex_f32(a.scale)}",
+        window=a.window or _NO_WINDOW,
+        sink_argument=f", %sinks: tensor<{a.heads}x{a.element}>" if a.has_sinks else "",
+        cap=template.CAP.format(cap=f"0x{_hex_f32(a.softcap)}") if a.softcap else template.NO_CAP,
+        max_init=(template.SINK_MAX_INIT if a.has_sinks else template.MAX_INIT).format(**sizes, **sinks),
+        sum_init=(template.SINK_SUM_INIT if a.has_sinks else template.SUM_INIT).format(**sizes),
+        round="%e" if is_f32 else "%rounded",
+        round_op="" if is_f32 else f"    %rounded = arith.truncf %e : f32 to {a.element}",
+        **sizes,
+    )
+
+
+def _hex_f32(value: float) -> str:
+    """The bits of `value` rounded to f32, as eight hexadecimal digits (exact, unlike decimal text)."""
+    return struct.pack(">f", value).hex().upper()

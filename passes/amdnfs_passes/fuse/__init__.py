@@ -1,0 +1,1 @@
+"""Passes that recognise several operations as one."""

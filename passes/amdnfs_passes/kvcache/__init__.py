@@ -1,0 +1,1 @@
+"""Passes that keep the KV cache in place."""

@@ -1,0 +1,204 @@
+"""Opens a device and runs programs on it: a thin layer over `iree.runtime`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from iree import runtime as rt
+
+from amdnfs_runtime.bundle import Manifest, TargetEntry
+from amdnfs_runtime.errors import ArtifactError
+from amdnfs_targets.detect import cpu_features, detect_amd_gfx, has_nvidia_gpu
+
+HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
+"""Folder whose `libamdhip64.so` stands in for the driver's: an emulator, in tests."""
+
+_DRIVERS = {"hip": "hip", "cuda": "cuda", "vulkan": "vulkan", "cpu": "local-task"}
+_ORDER = ("hip", "cuda", "vulkan", "cpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """What this machine can run."""
+
+    amd_gfx: tuple[str, ...]
+    """Architectures of the AMD GPUs."""
+    has_nvidia: bool
+    """Whether there is an NVIDIA GPU."""
+    has_vulkan: bool
+    """Whether a Vulkan driver shows a device."""
+    features: frozenset[str]
+    """Features of the processor."""
+    hip_stand_in: str | None
+    """Folder of a stand-in HIP library, which takes any gfx."""
+
+    def describe(self) -> str:
+        """One line for messages."""
+        gpus = ", ".join(self.amd_gfx) or "none"
+        parts = [f"AMD GPUs: {gpus}", f"NVIDIA GPU: {'yes' if self.has_nvidia else 'no'}"]
+        parts.append(f"Vulkan device: {'yes' if self.has_vulkan else 'no'}")
+        if self.hip_stand_in:
+            parts.append(f"stand-in HIP library: {self.hip_stand_in}")
+        return "; ".join(parts)
+
+    def why_not(self, name: str, target: TargetEntry) -> str | None:
+        """Why a target's program cannot run here; None if it can."""
+        if target.kind == "hip":
+            if self.hip_stand_in is None and target.gfx not in self.amd_gfx:
+                return f"{name} needs an AMD GPU of architecture {target.gfx}"
+        elif target.kind == "cuda":
+            return None if self.has_nvidia else f"{name} needs an NVIDIA GPU"
+        elif target.kind == "vulkan":
+            return None if self.has_vulkan else f"{name} needs a Vulkan driver"
+        elif target.kind == "cpu":
+            missing = sorted(set(target.cpu_features) - self.features)
+            return f"{name} was compiled for a CPU with {', '.join(missing[:4])}" if missing else None
+        else:
+            return f"{name} is of the unknown kind {target.kind!r}"
+        return None
+
+
+def inspect_host() -> Host:
+    """Looks at this machine's devices; opens none but Vulkan's list."""
+    return Host(
+        amd_gfx=detect_amd_gfx(),
+        has_nvidia=has_nvidia_gpu(),
+        has_vulkan=_has_vulkan(),
+        features=cpu_features(),
+        hip_stand_in=os.environ.get(HIP_DYLIB_VARIABLE) or None,
+    )
+
+
+def _has_vulkan() -> bool:
+    try:
+        return bool(rt.get_driver("vulkan").query_available_devices())
+    except (RuntimeError, ValueError):
+        return False
+
+
+def choose_target(manifest: Manifest, host: Host, wanted: str | None = None) -> str:
+    """The bundle's best target for this machine: hip, else cuda, else vulkan, else cpu.
+
+    Raises:
+        ArtifactError: If the wanted target, or every target, cannot run here; says what there is and what is needed.
+    """
+    held = ", ".join(manifest.targets) or "nothing"
+    if wanted is not None:
+        if wanted not in manifest.targets:
+            raise ArtifactError(f"the bundle has no target {wanted}; it holds {held}")
+        reason = host.why_not(wanted, manifest.targets[wanted])
+        if reason is not None:
+            raise ArtifactError(f"cannot run {wanted} here: {reason}; this machine has {host.describe()}")
+        return wanted
+    reasons = []
+    for kind in _ORDER:
+        for name, target in manifest.targets.items():
+            if target.kind != kind:
+                continue
+            reason = host.why_not(name, target)
+            if reason is None:
+                return name
+            reasons.append(reason)
+    raise ArtifactError(
+        f"no program of the bundle runs here; this machine has {host.describe()}\n"
+        f"  the bundle holds {held}: {'; '.join(reasons)}\n"
+        "  add a target, e.g.: amdnfs-compile MODEL --target cpu -o BUNDLE"
+    )
+
+
+class Program:
+    """A loaded program with its weights; calls its entry points."""
+
+    def __init__(self, folder: Path, manifest: Manifest, target_name: str) -> None:
+        """Loads the program of `target_name` and maps its weights.
+
+        Raises:
+            ArtifactError: If the device cannot be opened or refuses the program.
+        """
+        self.target_name = target_name
+        target = manifest.targets[target_name]
+        self._device = _open_device(target)
+        try:
+            instance = rt.VmInstance()
+            index = rt.ParameterIndex()
+            for path in manifest.weights:
+                index.load(str(folder / path))
+            # A context must hold the very module object whose functions are looked up.
+            self._module = rt.VmModule.mmap(instance, str(folder / target.program))
+            self._context = rt.VmContext(
+                instance,
+                [
+                    rt.create_hal_module(instance, self._device),
+                    rt.create_io_parameters_module(instance, index.create_provider(scope="model")),
+                    self._module,
+                ],
+            )
+            self._functions: Mapping[str, Callable[..., Any]] = {
+                point.name: rt.FunctionInvoker(self._context, self._device, self._module.lookup_function(point.name))
+                for point in target.entry_points
+            }
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{folder}: the device refuses the program for {target_name}: {error}") from error
+
+    def make_pools(self, manifest: Manifest, num_pages: int) -> list[Any]:
+        """One zeroed pool a layer: `[num_pages, 2, page_tokens, kv_heads, head_dim]`."""
+        dtype = cache_dtype(manifest.cache_dtype)
+        return [
+            rt.asdevicearray(
+                self._device,
+                np.zeros((num_pages, 2, manifest.page_tokens, layer.kv_heads, layer.head_dim), dtype),
+            )
+            for layer in manifest.layers
+        ]
+
+    def call(
+        self,
+        name: str,
+        tokens: np.ndarray,
+        start: np.ndarray,
+        num_valid: np.ndarray,
+        table: np.ndarray,
+        pools: Sequence[Any],
+    ) -> tuple[Any, Any, list[Any]]:
+        """Runs one entry point.
+
+        Args:
+            name: The entry point.
+            tokens: `[batch, tokens]` int64.
+            start: `[batch]` int64, position of the first token.
+            num_valid: `[batch]` int64, how many tokens are real; 0 for an unused row.
+            table: `[batch, pages]` int32.
+            pools: The pools; updated in place, and not to be used again.
+
+        Returns:
+            Greedy tokens `[batch]` int64 and logits `[batch, vocab]` f32, both still on the device, and the pools.
+        """
+        greedy, logits, *new_pools = self._functions[name](tokens, start, num_valid, table, *pools)
+        return greedy, logits, new_pools
+
+
+def cache_dtype(name: str) -> np.dtype[Any]:
+    """The numpy type of a pool."""
+    if name == "bf16":
+        from ml_dtypes import bfloat16  # noqa: PLC0415 - comes with iree-base-runtime
+
+        return np.dtype(bfloat16)
+    return np.dtype({"f32": np.float32, "f16": np.float16}[name])
+
+
+def _open_device(target: TargetEntry) -> Any:
+    if target.kind == "hip" and os.environ.get(HIP_DYLIB_VARIABLE):
+        folder = Path(os.environ[HIP_DYLIB_VARIABLE])
+        if not (folder / "libamdhip64.so").is_file():
+            raise ArtifactError(f"{HIP_DYLIB_VARIABLE}={folder}: that folder has no libamdhip64.so")
+        rt.flags.parse_flags(f"--hip_dylib_path={folder}")
+    try:
+        return rt.get_device(_DRIVERS[target.kind])
+    except (RuntimeError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ArtifactError(f"the {target.kind} device cannot be opened: {first}") from error

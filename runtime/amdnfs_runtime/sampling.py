@@ -1,0 +1,210 @@
+"""From the logits of one step to the next token of one request.
+
+Steps, in the order in which transformers' `generate` applies them:
+
+    logits -> repetition penalty -> temperature -> top-k -> top-p -> min-p -> softmax -> one draw
+
+All arithmetic is float64, so that a result does not hang on how float32 sums are ordered. When a request ends is not
+this module's job.
+
+Source: transformers, `generation/logits_process.py` and `GenerationMixin._get_logits_processor`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.request import SamplingParams
+
+_FIRST_NUCLEUS_TOKENS = 256
+_NUCLEUS_GROWTH = 8
+
+_LEAST_SCORE = -700.0
+"""Tokens below exp(-700) = 1e-304 times the most likely one are never drawn, as such weights underflow float64."""
+
+
+class Sampler:
+    """Chooses the tokens of one request.
+
+    Every request has its own random numbers, one for each token drawn: the same seed and logits give the same tokens
+    whatever else runs in the batch.
+
+    >>> sampler = Sampler(SamplingParams(), prompt_token_ids=[1, 2])
+    >>> sampler.needs_logits, sampler.sample(np.array([0.0, 3.0, 3.0], dtype=np.float32))
+    (False, 1)
+    """
+
+    def __init__(self, params: SamplingParams, prompt_token_ids: Sequence[int]) -> None:
+        """Start with the prompt as the text so far.
+
+        Args:
+            params: How to choose.
+            prompt_token_ids: Tokens of the prompt; each >= 0.
+
+        Raises:
+            ValueError: A token id is negative.
+        """
+        self._params = params
+        self._rng = np.random.Generator(np.random.PCG64(params.seed))
+        self._penalises = params.repetition_penalty != 1.0
+        self._seen = np.zeros(0, dtype=np.bool_)
+        if self._penalises:
+            self._mark(prompt_token_ids)
+
+    @property
+    def needs_logits(self) -> bool:
+        """Whether `sample` must be called; False when the argmax that the device computes is the next token."""
+        return not self._params.is_greedy or self._penalises
+
+    def accept(self, token_id: int) -> None:
+        """Append a token to the text so far, whoever chose it.
+
+        Args:
+            token_id: The token; >= 0.
+
+        Raises:
+            ValueError: The token id is negative.
+        """
+        if self._penalises:
+            self._mark((token_id,))
+
+    def sample(self, logits: npt.NDArray[np.float32]) -> int:
+        """Choose the next token; does not accept it.
+
+        Among equally likely tokens greedy choice takes the lowest id.
+
+        Args:
+            logits: Scores [vocab] float32, unchanged by this call; -inf excludes a token.
+
+        Returns:
+            A token id, 0 <= id < vocab.
+
+        Raises:
+            ArtifactError: A logit is NaN or +inf, or every one is -inf.
+            ValueError: `logits` is not of shape [vocab], or is empty.
+        """
+        if self._params.is_greedy:
+            return int(np.argmax(self._penalised(logits)))
+        token_ids, probabilities = self.distribution(logits)
+        cumulative = np.cumsum(probabilities)
+        index = int(np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right"))
+        # The product may round up to the total, one past the last token.
+        return int(token_ids[min(index, token_ids.size - 1)])
+
+    def distribution(self, logits: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Return the tokens that can be drawn and how likely each is; draws nothing.
+
+        Tokens as likely as the last of the top-k are all kept; of tokens as likely as the last of the top-p those with
+        the lowest ids are.
+
+        Args:
+            logits: Scores [vocab] float32, unchanged by this call; -inf excludes a token.
+
+        Returns:
+            Token ids [kept] int64, ascending, and their probabilities [kept] float64, each > 0, their sum 1.
+
+        Raises:
+            ArtifactError: A logit is NaN or +inf, or every one is -inf.
+            ValueError: `logits` is not of shape [vocab] or is empty, or the request is greedy and has no distribution.
+        """
+        params = self._params
+        if params.is_greedy:
+            raise ValueError("a greedy request (temperature 0) has no distribution")
+        scores = self._penalised(logits)
+        # Relative to the largest score no temperature, however small, can overflow to +inf.
+        with np.errstate(over="ignore"):
+            scores = (scores - scores.max()) / params.temperature
+        token_ids = np.flatnonzero(_top_k(scores, params.top_k) & (scores > _LEAST_SCORE))
+        if params.top_p < 1.0:
+            token_ids = token_ids[_top_p(scores[token_ids], params.top_p)]
+        weights = np.exp(scores[token_ids])
+        # The largest weight is exp(0) = 1: weights are relative to the most likely token.
+        kept = weights >= params.min_p
+        token_ids, weights = token_ids[kept], weights[kept]
+        return token_ids, weights / weights.sum()
+
+    def _penalised(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return checked scores [vocab] float64 after the repetition penalty.
+
+        Source: Keskar et al., CTRL (arXiv:1909.05858), section 4.1; for negative scores multiplied, not divided, as in
+        transformers' `RepetitionPenaltyLogitsProcessor`.
+        """
+        _check_logits(logits)
+        scores = logits.astype(np.float64)
+        if self._penalises:
+            seen_ids = np.flatnonzero(self._seen[: scores.size])
+            seen = scores[seen_ids]
+            penalty = self._params.repetition_penalty
+            scores[seen_ids] = np.where(seen < 0, seen * penalty, seen / penalty)
+        return scores
+
+    def _mark(self, token_ids: Sequence[int]) -> None:
+        """Record tokens as seen; the mask grows by doubling, so that accepting a token stays cheap."""
+        if not token_ids:
+            return
+        if min(token_ids) < 0:
+            raise ValueError(f"token id {min(token_ids)} is negative")
+        num_needed = max(token_ids) + 1
+        if num_needed > self._seen.size:
+            self._seen = np.pad(self._seen, (0, max(num_needed, 2 * self._seen.size) - self._seen.size))
+        self._seen[list(token_ids)] = True
+
+
+def _check_logits(logits: npt.NDArray[np.float32]) -> None:
+    if logits.ndim != 1 or logits.size == 0:
+        raise ValueError(f"logits must have shape [vocab], not {list(logits.shape)}")
+    largest = logits.max()
+    if np.isfinite(largest):
+        return
+    bad = np.flatnonzero(np.isnan(logits) | np.isposinf(logits))
+    remedy = "the program or the weights are damaged: run `amdnfs verify` on the bundle"
+    if bad.size == 0:
+        raise ArtifactError(f"all {logits.size} logits are -inf, so no token can follow; {remedy}")
+    raise ArtifactError(
+        f"logits are not finite: {bad.size} of {logits.size} are NaN or +inf, the first is "
+        f"{float(logits[bad[0]])} at token id {int(bad[0])}; {remedy}"
+    )
+
+
+def _top_k(scores: npt.NDArray[np.float64], top_k: int) -> npt.NDArray[np.bool_]:
+    """Return which scores [tokens] are at least the k-th largest; all of them when k is 0 or too large."""
+    if not 0 < top_k < scores.size:
+        return np.ones(scores.size, dtype=np.bool_)
+    index = scores.size - top_k
+    kept: npt.NDArray[np.bool_] = scores >= np.partition(scores, index)[index]
+    return kept
+
+
+def _top_p(scores: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.bool_]:
+    """Return which tokens make up the nucleus: from the most likely on, while the mass before is below `top_p`.
+
+    Sorts only the most likely tokens, and more of them when their mass is too small: a nucleus is usually a few
+    hundred tokens of a vocabulary of 10**5.
+
+    Args:
+        scores: Logarithms of unnormalised probabilities [tokens] float64, the largest 0. Sorted are these, because
+            different scores can round to the same probability.
+        top_p: Mass to keep; 0 < top_p < 1.
+
+    Returns:
+        Mask [tokens] bool, at least one of them True.
+
+    Source: Holtzman et al., The Curious Case of Neural Text Degeneration (arXiv:1904.09751), section 3.1.
+    """
+    weights = np.exp(scores)
+    limit = top_p * weights.sum()
+    num_sorted = _FIRST_NUCLEUS_TOKENS
+    while True:
+        candidates = np.flatnonzero(_top_k(scores, num_sorted))
+        if candidates.size == scores.size or weights[candidates].sum() >= limit:
+            break
+        num_sorted *= _NUCLEUS_GROWTH
+    # Stable on ascending ids: of equally likely tokens the lowest id comes first.
+    descending = candidates[np.argsort(-scores[candidates], kind="stable")]
+    mass_before = np.concatenate(([0.0], np.cumsum(weights[descending])[:-1]))
+    kept = np.zeros(scores.size, dtype=np.bool_)
+    kept[descending[mass_before < limit]] = True
+    return kept
