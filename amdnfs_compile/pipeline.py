@@ -55,10 +55,10 @@ PIPELINE: tuple[Phase, ...] = (
 
 TORCH_TO_LINALG = (
     "builtin.module("
-    "func.func(torch-reduce-op-variants,torch-decompose-complex-ops,torch-scalarize-shapes,canonicalize,"
-    "torch-iree-torch-unstructured-to-linalg-ext,convert-torch-to-tmtensor,torch-iree-tm-tensor-to-linalg-ext,"
-    "convert-torch-to-tensor,convert-torch-to-linalg,cse,convert-torch-to-scf,convert-torch-to-arith),"
-    "torch-func-backend-type-conversion,canonicalize,"
+    "func.func(torch-recompose-complex-ops,torch-reduce-op-variants,torch-decompose-complex-ops,canonicalize,"
+    "torch-scalarize-shapes,convert-torch-to-tmtensor,torch-iree-tm-tensor-to-linalg-ext,convert-torch-to-tensor,"
+    "torch-iree-torch-unstructured-to-linalg-ext,convert-torch-to-linalg,cse,convert-torch-to-scf,"
+    "convert-torch-to-arith),torch-func-backend-type-conversion,canonicalize,"
     "func.func(torch-finalizing-backend-type-conversion),strip-debuginfo)"
 )
 """torch-mlir's conversions, as IREE runs them, but with functions that still call each other."""
@@ -97,3 +97,9 @@ def convert_torch_to_linalg(module: Module) -> None:
         raise ModelError(
             f"the model uses an operation that has no conversion to linalg: {first.strip()[:300]}"
         ) from error
+
+
+def describe_pipeline() -> str:
+    """The order of a compile, one phase a line."""
+    lines = [f"{phase.name:<8}{', '.join(item.describe() for item in phase.passes)}" for phase in PIPELINE]
+    return "\n".join(["a compile runs:", *(f"  {line}" for line in lines)])

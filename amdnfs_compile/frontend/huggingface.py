@@ -117,11 +117,13 @@ def bind_parameters(checkpoint: Checkpoint, skeleton: Skeleton) -> dict[str, Bin
     groups: dict[str, list[str]] = {name: [name] for name in skeleton.parameters if name not in skeleton.ties}
     for alias, name in skeleton.ties.items():
         groups[name].append(alias)
+    by_parameter = {parameter: tensor for tensor in checkpoint.tensors if (parameter := skeleton.parameter_name(tensor))}
+    parts = sorted(tensor for tensor in checkpoint.tensors if skeleton.parameter_name(tensor) is None)
     found: dict[str, Binding] = {}
     missing = []
     for name, names in groups.items():
         shape, dtype = skeleton.parameters[name]
-        tensor = _find_tensor(checkpoint, base, names)
+        tensor = _find_tensor(by_parameter, base, names)
         if tensor is None:
             missing.append(name)
             continue
@@ -137,6 +139,11 @@ def bind_parameters(checkpoint: Checkpoint, skeleton: Skeleton) -> dict[str, Bin
                 f"{', '.join(sorted(_DTYPE_NAMES.values()))}"
             )
         found.update(dict.fromkeys(names, Binding(tensor=tensor, dtype=_DTYPE_NAMES[dtype])))
+    if missing and parts:
+        raise ModelError(
+            f"{checkpoint.folder}: {missing[0]} is stored in parts ({parts[0]}, ...), which are not joined yet; save the "
+            "model with transformers 5 or later in its own layout (save_pretrained with save_original_format=False)"
+        )
     if missing:
         raise ModelError(
             f"{checkpoint.folder}: {len(missing)} of {len(skeleton.parameters)} parameters have no tensor: "
@@ -158,11 +165,11 @@ def type_prefix(skeleton: Skeleton) -> str:
     return skeleton.layer_prefix.split(".", maxsplit=1)[0] + "."
 
 
-def _find_tensor(checkpoint: Checkpoint, base: str, names: Sequence[str]) -> str | None:
+def _find_tensor(by_parameter: Mapping[str, str], base: str, names: Sequence[str]) -> str | None:
     for name in names:
         for candidate in (name, name.removeprefix(base), base + name):
-            if candidate in checkpoint.tensors:
-                return candidate
+            if candidate in by_parameter:
+                return by_parameter[candidate]
     return None
 
 

@@ -230,10 +230,17 @@ def _check_crossing(node: fx.Node) -> None:
 
 
 def _digest(tensor: torch.Tensor) -> str:
-    return hashlib.sha256(tensor.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 def _type_text(node: fx.Node) -> str:
-    value: Any = node.meta["val"]
+    return _value_type(node.meta.get("val"))
+
+
+def _value_type(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"({', '.join(_value_type(item) for item in value)})"
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
     sizes = ["?" if isinstance(size, torch.SymInt) else str(size) for size in value.shape]
     return f"{value.dtype}[{','.join(sizes)}]"

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from amdnfs_runtime.errors import ModelError
 from transformers import AutoModelForCausalLM, initialization
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, apply_converters, apply_renamings
 
 from amdnfs_compile.frontend.attention import NAME, Discovery, LayerCache, session
 
@@ -38,12 +40,20 @@ class Skeleton:
     parameters: dict[str, tuple[tuple[int, ...], torch.dtype]]
     """Shape and type of each parameter and persistent buffer, by name; tied ones under each of their names."""
     ties: dict[str, str]
-    """Names of tied parameters to the name that is traced."""
+    """Other names of tied parameters, each to the first name."""
+    conversions: tuple[Any, ...]
+    """transformers' rules from names in checkpoints to names of parameters."""
 
     @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
         return len(self.signatures)
+
+    def parameter_name(self, tensor: str) -> str | None:
+        """The parameter that a checkpoint's tensor is, by transformers' rules; None if it is only a part of one."""
+        name = apply_renamings(tensor, [rule for rule in self.conversions if isinstance(rule, WeightRenaming)])
+        _, pattern = apply_converters(name, [rule for rule in self.conversions if isinstance(rule, WeightConverter)])
+        return None if pattern is not None and name not in self.parameters else str(name)
 
 
 def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
@@ -82,6 +92,7 @@ def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
         caches=caches,
         parameters={name: (tuple(value.shape), value.dtype) for name, value in model.state_dict().items()},
         ties=_ties(model),
+        conversions=tuple(get_model_conversion_mapping(model)),
     )
 
 
@@ -98,7 +109,9 @@ def build_model(config: Any, dtype: torch.dtype) -> torch.nn.Module:
     """
     try:
         with initialization.no_init_weights():
-            model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation="eager")
+            model = AutoModelForCausalLM.from_config(
+                copy.deepcopy(config), dtype=dtype, attn_implementation="eager", experts_implementation="batched_mm"
+            )
             model.set_attn_implementation(NAME)
             model.tie_weights()  # building without initialisation leaves tied parameters apart
     except Exception as error:
@@ -116,9 +129,8 @@ def _shortened(config: Any, num_layers: int, keep: int) -> Any:
     for name, value in values.items():
         if isinstance(value, list) and len(value) == num_layers:
             values[name] = value[:keep]
-    short = type(config).from_dict(values)
-    short.num_hidden_layers = keep
-    return short
+    values[config.attribute_map.get("num_hidden_layers", "num_hidden_layers")] = keep
+    return type(config).from_dict(values)
 
 
 def _find_layers(model: torch.nn.Module, config: Any) -> str:

@@ -89,7 +89,10 @@ class ModulePass:
         refusals: list[Refusal] = []
         begin = time.perf_counter()
         with module.context:
-            rewrites = self.run(module, refusals)
+            try:
+                rewrites = self.run(module, refusals)
+            except MLIRError as error:
+                raise PassError(f"pass {name}: {error}") from error
             try:
                 module.operation.verify()
             except MLIRError as error:
@@ -98,8 +101,6 @@ class ModulePass:
 
     def describe(self) -> str:
         """The pass with its options, in the form the command line takes: `name{key=value}`."""
-        options = [
-            f"{item.name.replace('_', '-')}={getattr(self, item.name)}"
-            for item in (dataclasses.fields(self) if dataclasses.is_dataclass(self) else ())
-        ]
+        fields: tuple[Any, ...] = dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        options = [f"{item.name.replace('_', '-')}={getattr(self, item.name)}" for item in fields]
         return self.pass_name() + (f"{{{' '.join(options)}}}" if options else "")

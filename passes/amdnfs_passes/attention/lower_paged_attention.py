@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from amdnfs_passes.attention import paged_attention_template as template
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, defining_op, operator_name, walk
-from amdnfs_passes.templates import call_function, tensor_type
+from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 _NO_WINDOW = 1 << 62
 
@@ -94,17 +94,24 @@ def _match(op: Operation) -> _Attention | str:
         constant_int(op.operands[7]),
         constant_float(op.operands[8]),
     )
-    if query is None or pool is None or not query.is_static:
+    if query is None or pool is None or not query.is_static or len(query.shape) != 4:
         return "the query must have a static shape [batch, heads, tokens, head_dim]"
     if scale is None or window is None or softcap is None:
         return "scale, window and softcap must be constants"
+    if len(pool.shape) != 5 or pool.shape[:2] != (None, 2) or pool.element != query.element:
+        return "the pool must be [?, 2, page_tokens, kv_heads, head_dim] with the element type of the query"
     batch, heads, tokens, head_dim = query.sizes
     _, _, page_tokens, kv_heads, pool_dim = pool.shape
-    if kv_heads is None or page_tokens is None or heads % kv_heads:
+    if kv_heads is None or page_tokens is None:
+        return "the sizes of a page must be static"
+    if heads % kv_heads:
         return f"{heads} query heads are not a multiple of {kv_heads} KV heads"
     if pool_dim != head_dim:
         return f"head dims of query ({head_dim}) and pool ({pool_dim}) differ"
     sinks = defining_op(op.operands[5])
+    has_sinks = sinks is None or sinks.name != "torch.constant.none"
+    if has_sinks and tensor_type(op.operands[5]) != TensorType(shape=(heads,), element=query.element):
+        return "the sinks must be one number a head, with the element type of the query"
     return _Attention(
         batch=batch,
         heads=heads,
@@ -116,7 +123,7 @@ def _match(op: Operation) -> _Attention | str:
         scale=scale,
         window=window,
         softcap=softcap,
-        has_sinks=sinks is None or sinks.name != "torch.constant.none",
+        has_sinks=has_sinks,
     )
 
 
@@ -135,16 +142,19 @@ def _function_text(a: _Attention) -> str:
         "N": a.batch * a.kv_heads,
         "M": group * a.tokens,
     }
-    sink_op = "" if is_f32 else f"    %wide = arith.extf %sink : {a.element} to f32"
-    sinks = {"sink": "%sink" if is_f32 else "%wide", "sink_op": sink_op}
+    sinks = {
+        "sink": "%stored" if is_f32 else "%wide",
+        "sink_op": "" if is_f32 else f"    %wide = arith.extf %stored : {a.element} to f32",
+    }
     return template.FUNCTION.format(
         name=a.function_name,
         scale=f"0x{_hex_f32(a.scale)}",
         window=a.window or _NO_WINDOW,
         sink_argument=f", %sinks: tensor<{a.heads}x{a.element}>" if a.has_sinks else "",
         cap=template.CAP.format(cap=f"0x{_hex_f32(a.softcap)}") if a.softcap else template.NO_CAP,
-        max_init=(template.SINK_MAX_INIT if a.has_sinks else template.MAX_INIT).format(**sizes, **sinks),
-        sum_init=(template.SINK_SUM_INIT if a.has_sinks else template.SUM_INIT).format(**sizes),
+        raw="_raw" if a.has_sinks else "",
+        sink_max=template.SINK_MAX.format(**sizes, **sinks) if a.has_sinks else "",
+        sink_sum=template.SINK_SUM.format(**sizes, **sinks) if a.has_sinks else "",
         round="%e" if is_f32 else "%rounded",
         round_op="" if is_f32 else f"    %rounded = arith.truncf %e : f32 to {a.element}",
         **sizes,

@@ -43,14 +43,23 @@ class LowerRotaryPass(ModulePass):
             if x is None or cos is None or sin is None or result is None or interleaved is None:
                 self.refuse(refusals, op, "operands must be tensors and a constant flag")
                 continue
-            if not (x.is_static and cos.is_static) or x.sizes[-1] % 2 or cos.shape != sin.shape:
-                self.refuse(refusals, op, "the last axis must be even and both tables of one static shape")
+            if cos != sin or result.shape != x.shape or not rotary_fits(x, cos):
+                self.refuse(refusals, op, "the last axis must be even, and both tables of one static type that fits")
                 continue
             form = "interleaved" if interleaved else "halves"
             name = f"amdnfs.rotary.{form}.{_label(x)}.{_label(cos)}.{result.element}"
             call_function(module, op, name, _function_text(name, x, cos, result, interleaved), list(op.operands)[:3])
             rewrites += 1
         return rewrites
+
+
+def rotary_fits(x: TensorType, table: TensorType) -> bool:
+    """Whether `x` can be rotated by `table`: floats, an even last axis in both, other axes of 1 or the size in `x`."""
+    if not (x.is_static and table.is_static) or len(x.sizes) != len(table.sizes) or x.sizes[-1] % 2:
+        return False
+    pairs = zip(x.sizes[:-1], table.sizes[:-1], strict=True)
+    is_float = all(kind.element in ("f16", "bf16", "f32") for kind in (x, table))
+    return is_float and x.sizes[-1] == table.sizes[-1] and all(size in (1, own) for own, size in pairs)
 
 
 def _label(kind: TensorType) -> str:

@@ -103,15 +103,16 @@ func.func private @"{name}"(
     linalg.yield %r : f32
   }} -> tensor<{N}x{M}x?xf32>
 
-{max_init}
-  %max = linalg.generic {{indexing_maps = [#all, #rows], iterator_types = ["parallel", "parallel", "reduction"]}}
+  %max_init = linalg.fill ins(%lowest : f32) outs(%rows_empty : tensor<{N}x{M}xf32>) -> tensor<{N}x{M}xf32>
+  %max{raw} = linalg.generic {{indexing_maps = [#all, #rows], iterator_types = ["parallel", "parallel", "reduction"]}}
       ins(%scores : tensor<{N}x{M}x?xf32>) outs(%max_init : tensor<{N}x{M}xf32>) {{
   ^bb0(%x: f32, %o: f32):
     %r = arith.maximumf %x, %o : f32
     linalg.yield %r : f32
   }} -> tensor<{N}x{M}xf32>
-{sum_init}
-  %sum = linalg.generic {{indexing_maps = [#all, #rows, #rows],
+{sink_max}
+  %sum_init = linalg.fill ins(%zero : f32) outs(%rows_empty : tensor<{N}x{M}xf32>) -> tensor<{N}x{M}xf32>
+  %sum{raw} = linalg.generic {{indexing_maps = [#all, #rows, #rows],
       iterator_types = ["parallel", "parallel", "reduction"]}}
       ins(%scores, %max : tensor<{N}x{M}x?xf32>, tensor<{N}x{M}xf32>) outs(%sum_init : tensor<{N}x{M}xf32>) {{
   ^bb0(%x: f32, %top: f32, %o: f32):
@@ -120,6 +121,7 @@ func.func private @"{name}"(
     %r = arith.addf %e, %o : f32
     linalg.yield %r : f32
   }} -> tensor<{N}x{M}xf32>
+{sink_sum}
   %weights = linalg.generic {{indexing_maps = [#all, #rows, #all],
       iterator_types = ["parallel", "parallel", "parallel"]}}
       ins(%scores, %max : tensor<{N}x{M}x?xf32>, tensor<{N}x{M}xf32>) outs(%weights_empty : tensor<{N}x{M}x?x{E}>) {{
@@ -163,15 +165,7 @@ CAP = """    %cap = arith.constant {cap} : f32
 
 NO_CAP = "    %capped = arith.mulf %x, %one : f32"
 
-MAX_INIT = "  %max_init = linalg.fill ins(%lowest : f32) outs(%rows_empty : tensor<{N}x{M}xf32>) -> tensor<{N}x{M}xf32>"
-
-SUM_INIT = "  %sum_init = linalg.fill ins(%zero : f32) outs(%rows_empty : tensor<{N}x{M}xf32>) -> tensor<{N}x{M}xf32>"
-
-# A sink takes part in the maximum and, as exp(sink - max), in the sum.
-SINK_MAX_INIT = """  %max_init = linalg.generic {{indexing_maps = [affine_map<(n, m) -> (n, m)>],
-      iterator_types = ["parallel", "parallel"]}} outs(%rows_empty : tensor<{N}x{M}xf32>) {{
-  ^bb0(%o: f32):
-    %heads = arith.constant {K} : index
+_HEAD_OF_ROW = """    %heads = arith.constant {K} : index
     %tokens = arith.constant {T} : index
     %group = arith.constant {G} : index
     %n = linalg.index 0 : index
@@ -180,16 +174,34 @@ SINK_MAX_INIT = """  %max_init = linalg.generic {{indexing_maps = [affine_map<(n
     %g = arith.divui %m, %tokens : index
     %base = arith.muli %h, %group : index
     %head = arith.addi %base, %g : index
-    %sink = tensor.extract %sinks[%head] : tensor<{H}x{E}>
-{sink_op}
-    linalg.yield {sink} : f32
-  }} -> tensor<{N}x{M}xf32>"""
+    %stored = tensor.extract %sinks[%head] : tensor<{H}x{E}>
+{sink_op}"""
 
-SINK_SUM_INIT = """  %sum_init = linalg.generic {{indexing_maps = [affine_map<(n, m) -> (n, m)>, affine_map<(n, m) -> (n, m)>,
-      affine_map<(n, m) -> (n, m)>], iterator_types = ["parallel", "parallel"]}}
-      ins(%max_init, %max : tensor<{N}x{M}xf32>, tensor<{N}x{M}xf32>) outs(%rows_empty : tensor<{N}x{M}xf32>) {{
-  ^bb0(%sink: f32, %top: f32, %o: f32):
-    %y = arith.subf %sink, %top : f32
-    %e = math.exp %y : f32
-    linalg.yield %e : f32
+# A sink takes part in the maximum and, as exp(sink - max), in the sum.
+SINK_MAX = (
+    """  %max = linalg.generic {{indexing_maps = [affine_map<(n, m) -> (n, m)>, affine_map<(n, m) -> (n, m)>],
+      iterator_types = ["parallel", "parallel"]}}
+      ins(%max_raw : tensor<{N}x{M}xf32>) outs(%rows_empty : tensor<{N}x{M}xf32>) {{
+  ^bb0(%x: f32, %o: f32):
+"""
+    + _HEAD_OF_ROW
+    + """
+    %r = arith.maximumf %x, {sink} : f32
+    linalg.yield %r : f32
   }} -> tensor<{N}x{M}xf32>"""
+)
+
+SINK_SUM = (
+    """  %sum = linalg.generic {{indexing_maps = [affine_map<(n, m) -> (n, m)>, affine_map<(n, m) -> (n, m)>,
+      affine_map<(n, m) -> (n, m)>], iterator_types = ["parallel", "parallel"]}}
+      ins(%sum_raw, %max : tensor<{N}x{M}xf32>, tensor<{N}x{M}xf32>) outs(%rows_empty : tensor<{N}x{M}xf32>) {{
+  ^bb0(%total: f32, %top: f32, %o: f32):
+"""
+    + _HEAD_OF_ROW
+    + """
+    %y = arith.subf {sink}, %top : f32
+    %e = math.exp %y : f32
+    %r = arith.addf %e, %total : f32
+    linalg.yield %r : f32
+  }} -> tensor<{N}x{M}xf32>"""
+)

@@ -41,6 +41,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amdnfs_passes.attention.lower_rotary import rotary_fits
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import (
     Attribute,
@@ -94,8 +95,8 @@ class FuseRotaryPass(ModulePass):
             if cos is None:
                 self.refuse(refusals, op, "the term without rotation does not multiply the rotated tensor")
                 return 0
-            if not _same_rank(rotated.x, cos, sin):
-                self.refuse(refusals, op, "the tables must have the rank of the rotated tensor and static sizes")
+            if not _fits(op.result, rotated.x, cos, sin):
+                self.refuse(refusals, op, "the last axis must be even, and both tables of one static type that fits")
                 return 0
             _replace(op, rotated, cos, sin)
             return 1
@@ -108,9 +109,12 @@ def _other_factor(mul: Operation, x: Value) -> Value | None:
     return mul.operands[0] if mul.operands[1] == x else None
 
 
-def _same_rank(x: Value, cos: Value, sin: Value) -> bool:
-    types = [tensor_type(value) for value in (x, cos, sin)]
-    return all(kind is not None and kind.is_static for kind in types) and len({len(t.shape) for t in types if t}) == 1
+def _fits(result: Value, x: Value, cos: Value, sin: Value) -> bool:
+    """Whether `lower-rotary` takes these types: a fused op that is not lowered could not be compiled at all."""
+    y, own, table = tensor_type(result), tensor_type(x), tensor_type(cos)
+    if y is None or own is None or table is None or table != tensor_type(sin) or y.shape != own.shape:
+        return False
+    return rotary_fits(own, table)
 
 
 def _match_rotate_half(value: Value) -> _Rotated | None:

@@ -51,18 +51,20 @@ class CancelPoolReshapesPass(ModulePass):
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
         rewrites = 0
-        for op in walk(module.operation):
-            if op.name != "flow.dispatch" or len(op.results) != 1 or "tied_operands" not in op.attributes:
-                continue
+        # Collected first: a rewrite erases reshapes that a walk would still come to.
+        for op in [op for op in walk(module.operation) if _is_in_place(op)]:
             found = _match(op)
-            if found is None:
-                continue
-            if isinstance(found, str):
+            while isinstance(found, _InPlace):
+                op = _rewrite(op, found)  # the new dispatch may stand between reshapes again
+                rewrites += 1
+                found = _match(op)
+            if found is not None:
                 self.refuse(refusals, op, found)
-                continue
-            _rewrite(op, found)
-            rewrites += 1
         return rewrites
+
+
+def _is_in_place(op: Operation) -> bool:
+    return op.name == "flow.dispatch" and len(op.results) == 1 and "tied_operands" in op.attributes
 
 
 def _segments(op: Operation) -> list[int]:
@@ -89,7 +91,7 @@ def _match(op: Operation) -> _InPlace | str | None:
     return _InPlace(operand_index=index, pool=pool, reshapes_back=backs)
 
 
-def _rewrite(op: Operation, found: _InPlace) -> None:
+def _rewrite(op: Operation, found: _InPlace) -> Operation:
     operands = list(op.operands)
     operands[found.operand_index] = found.pool
     with op.location, InsertionPoint(op):
@@ -103,3 +105,4 @@ def _rewrite(op: Operation, found: _InPlace) -> None:
         back.results[0].replace_all_uses_with(new.result)
         back.erase()
     op.erase()
+    return new

@@ -34,7 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
-from amdnfs_passes.ir import Module, PassManager, walk
+from amdnfs_passes.ir import Module, Operation, PassManager, symbol_name, walk
 
 _NEVER = "#util.inline.never"
 
@@ -45,20 +45,28 @@ class FoldLayerCallsPass(ModulePass):
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
-        kept_apart: set[str] = set()
-        for operation in [child.operation for child in module.body.operations]:
-            if operation.name != "util.func" or "sym_visibility" not in operation.attributes:
-                continue
-            if str(operation.attributes["sym_visibility"]) != '"private"':
-                continue
-            if "inlining_policy" in operation.attributes and str(operation.attributes["inlining_policy"]) == _NEVER:
-                del operation.attributes["inlining_policy"]
-                kept_apart.add("@" + str(operation.attributes["sym_name"]).strip('"'))
-        if not kept_apart:
+        kept_apart = {symbol_name(op): op for op in _functions(module) if _is_kept_apart(op)}
+        callees = [_callee(op) for op in walk(module.operation) if op.name == "util.call"]
+        called = [name for name in callees if name in kept_apart]
+        if not called:
             return 0
-        calls = sum(
-            op.name == "util.call" and str(op.attributes["callee"]).replace('"', "") in kept_apart
-            for op in walk(module.operation)
-        )
+        for name in set(called):
+            del kept_apart[name].attributes["inlining_policy"]
         PassManager.parse("builtin.module(inline,symbol-dce)").run(module.operation)
-        return calls
+        return len(called)
+
+
+def _functions(module: Module) -> list[Operation]:
+    return [child.operation for child in module.body.operations if child.operation.name == "util.func"]
+
+
+def _is_kept_apart(function: Operation) -> bool:
+    attributes = function.attributes
+    if "sym_visibility" not in attributes or str(attributes["sym_visibility"]) != '"private"':
+        return False
+    has_body = len(function.regions[0].blocks) > 0
+    return has_body and "inlining_policy" in attributes and str(attributes["inlining_policy"]) == _NEVER
+
+
+def _callee(call: Operation) -> str:
+    return str(call.attributes["callee"]).removeprefix("@").strip('"')

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, operator_name, walk
-from amdnfs_passes.templates import call_function, tensor_type
+from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,9 @@ class LowerKvWritePass(ModulePass):
             if pool is None or key is None or value is None or key.shape != value.shape or not key.is_static:
                 self.refuse(refusals, op, "keys and values must have one static shape [batch, kv_heads, tokens, dim]")
                 continue
+            if [tensor_type(operand) for operand in op.operands] != _operand_types(pool, key):
+                self.refuse(refusals, op, "the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]")
+                continue
             batch, kv_heads, tokens, head_dim = key.sizes
             page_tokens = pool.shape[2]
             element = key.builtin_element
@@ -58,6 +61,20 @@ class LowerKvWritePass(ModulePass):
             call_function(module, op, name, text, list(op.operands))
             rewrites += 1
         return rewrites
+
+
+def _operand_types(pool: TensorType, key: TensorType) -> list[TensorType]:
+    """The types that all operands must have, given the page size of the pool; none if it has no such size."""
+    if len(key.shape) != 4 or len(pool.shape) != 5 or pool.shape[2] is None:
+        return []
+    batch, kv_heads, _, head_dim = key.shape
+    per_request = TensorType(shape=(batch,), element="si64")
+    return [
+        TensorType(shape=(None, 2, pool.shape[2], kv_heads, head_dim), element=key.element),
+        *(key, key),
+        TensorType(shape=(batch, None), element="si32"),
+        *(per_request, per_request),
+    ]
 
 
 # The scatter is told that its indices are unique. They are, but for the null page, whose content nobody reads.

@@ -77,6 +77,12 @@ class LowerLinearPass(ModulePass):
             if x.element not in _FLOATS or weight.element != x.element:
                 self.refuse(refusals, op, f"element types {x.element} and {weight.element} are not one float type")
                 continue
+            if len(x.shape) < 2 or len(weight.shape) != 2:
+                self.refuse(refusals, op, "only rows times a matrix are lowered")
+                continue
+            if not _bias_fits(x, weight.shape[0 if found.weight_is_transposed else 1], bias):
+                self.refuse(refusals, op, "the bias must be a row of the result, or all of them, of its element type")
+                continue
             name = _function_name(x, weight, bias, found.weight_is_transposed)
             text = _function_text(name, x, weight, bias, found.weight_is_transposed)
             operands = [found.x, found.weight] + ([found.bias] if found.bias is not None else [])
@@ -97,6 +103,14 @@ def _match(op: Operation) -> _Contraction | None:
         if constant_int(beta) == 1 and constant_int(alpha) == 1:
             return _Contraction(x=x, weight=weight, bias=bias, weight_is_transposed=False)
     return None
+
+
+def _bias_fits(x: TensorType, columns: int | None, bias: TensorType | None) -> bool:
+    """Whether `bias` is one row for all rows of `x`, or, if `x` is a matrix, a row for each."""
+    if bias is None:
+        return True
+    shapes = [(columns,)] + ([(x.shape[0], columns)] if len(x.shape) == 2 else [])
+    return bias.shape in shapes and bias.element == x.element
 
 
 def _not_none(value: Value) -> Value | None:

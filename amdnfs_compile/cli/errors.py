@@ -1,0 +1,67 @@
+"""Turns our errors into exit codes, and anything else into a request to report a bug."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from amdnfs_runtime.errors import AmdnfsError
+
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+_PACKAGES = ("amdnfs", "iree-base-compiler", "iree-base-runtime", "torch", "transformers")
+
+
+def run(command: click.Command) -> None:
+    """Runs `command` as a program: never returns."""
+    sys.exit(_guarded(lambda: command.main(standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], object]) -> int:
+    try:
+        result = call()
+    except AmdnfsError as error:
+        click.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing was written", err=True)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("torch", "transformers", "iree", "safetensors", "huggingface_hub"):
+            click.echo(f"error: this command needs {error.name}; install it with: pip install 'amdnfs[compile]'", err=True)
+            return 2
+        return _report_bug()
+    except Exception:
+        return _report_bug()
+    return result if isinstance(result, int) else 0
+
+
+def _report_bug() -> int:
+    traceback.print_exc()
+    versions = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
+    click.echo(
+        f"this is a bug in amdnfs: please report it with the text above and the command you ran\n"
+        f"  python {platform.python_version()}, {versions}",
+        err=True,
+    )
+    return EXIT_BUG
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,78 @@
+"""`amdnfs generate`: text in, text out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from amdnfs_runtime.request import GenerationResult, SamplingParams
+
+_DEFAULTS = SamplingParams()
+
+
+@click.command(name="generate", epilog='Example: amdnfs generate my-llama.amdnfs --prompt "Once upon a time"')
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--prompt", "prompts", multiple=True, help="Text to continue; repeatable [default: standard input].")
+@click.option("--max-tokens", type=int, default=_DEFAULTS.max_tokens, show_default=True)
+@click.option("--min-tokens", type=int, default=_DEFAULTS.min_tokens, show_default=True)
+@click.option("--temperature", type=float, default=_DEFAULTS.temperature, show_default=True, help="0 is greedy.")
+@click.option("--top-k", type=int, default=_DEFAULTS.top_k, show_default=True, help="0 is off.")
+@click.option("--top-p", type=float, default=_DEFAULTS.top_p, show_default=True)
+@click.option("--min-p", type=float, default=_DEFAULTS.min_p, show_default=True)
+@click.option("--repetition-penalty", type=float, default=_DEFAULTS.repetition_penalty, show_default=True)
+@click.option("--seed", type=int, help="Same seed, same text.")
+@click.option("--stop", multiple=True, help="Text that ends the generation; repeatable.")
+@click.option("--stop-token-id", "stop_token_ids", type=int, multiple=True, help="Token that ends it; repeatable.")
+@click.option("--ignore-eos", is_flag=True, help="Go on past the model's end token.")
+@click.option("--target", help="Use this target of the bundle [default: the best for this machine].")
+@click.option("--kv-pages", "num_pages", type=int, help="Pages of the KV pool.")
+@click.option("--no-check", is_flag=True, help="Skip the digests of the bundle's files.")
+@click.option("--json", "as_json", is_flag=True, help="Print token ids, timings and finish reason as JSON.")
+def generate_command(
+    bundle: Path,
+    prompts: tuple[str, ...],
+    target: str | None,
+    num_pages: int | None,
+    no_check: bool,
+    as_json: bool,
+    **choices: Any,
+) -> None:
+    """Continue one or more prompts with BUNDLE."""
+    params = SamplingParams(**choices)
+    from amdnfs_runtime.llm import load  # noqa: PLC0415 - loads the runtime
+
+    texts = list(prompts) or [sys.stdin.read()]
+    llm = load(bundle, target=target, num_pages=num_pages, check=not no_check)
+    if as_json:
+        results = llm.generate(texts, params)
+        rows = [_as_values(text, result) for text, result in zip(texts, results, strict=True)]
+        click.echo(json.dumps({"target": llm.target_name, "results": rows}, indent=1, ensure_ascii=False))
+    elif len(texts) == 1:
+        click.echo(texts[0], nl=False)
+        for piece in llm.stream(texts[0], params):
+            click.echo(piece, nl=False)
+        click.echo()
+    else:
+        for text, result in zip(texts, llm.generate(texts, params), strict=True):
+            click.echo(f"{text}{result.text}\n---")
+
+
+def _as_values(prompt: str, result: GenerationResult) -> dict[str, Any]:
+    timings = result.timings
+    return {
+        "prompt": prompt,
+        "text": result.text,
+        "prompt_token_ids": list(result.prompt_token_ids),
+        "token_ids": list(result.token_ids),
+        "finish_reason": str(result.finish_reason),
+        "timings": {
+            "prefill_s": timings.prefill_s,
+            "decode_s": timings.decode_s,
+            "prefill_tokens_per_s": timings.prefill_tokens_per_s,
+            "decode_tokens_per_s": timings.decode_tokens_per_s,
+        },
+    }
