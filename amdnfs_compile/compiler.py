@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 import resource
 import shutil
 import time
@@ -44,6 +45,8 @@ Progress = Callable[[str, str], None]
 
 _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 _ISA_FEATURES = ("abm", "adx", "aes", "amx", "avx", "bmi", "f16c", "fma", "gfni", "movbe", "popcnt", "sha", "sse", "ssse", "vaes", "vpclmul")
+_AMDHSA_TARGET = re.compile(rb"-amd-amdhsa-[a-z]*-(gfx[0-9a-f]+)")
+"""The value of `amdhsa.target` in a code object's note: what the loader compares with the GPU."""
 _DTYPE_OF_CONFIG = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
 
 
@@ -237,8 +240,14 @@ def _check_code_object(lowered: Lowered, target: Target) -> None:
     Raises:
         LoweringError: If IREE made a program for another processor.
     """
-    if target.gfx is not None and f"amdgcn-amd-amdhsa--{target.gfx}".encode() not in lowered.vmfb:
-        raise LoweringError(f"the program for {target.name} holds no code object for {target.gfx}")
+    if target.gfx is None:
+        return
+    found = {match.decode() for match in _AMDHSA_TARGET.findall(lowered.vmfb)}
+    if found != {target.gfx}:
+        raise LoweringError(
+            f"the program for {target.name} must hold code objects for {target.gfx} alone, but holds some for "
+            f"{', '.join(sorted(found)) or 'nothing'}"
+        )
 
 
 def _write_artifact(

@@ -16,7 +16,8 @@ import re
 import sys
 import typing
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass
+from typing import Any
 
 from amdnfs_passes.base import ModulePass, PassError, PassResult
 from amdnfs_passes.ir import Context, Module
@@ -111,10 +112,10 @@ def run_opt(text: str, passes: Sequence[ModulePass], *, why: bool = False) -> Op
 
 
 def split_parts(text: str) -> list[str]:
-    """The parts of `text`, each behind as many empty lines as stand before it, so that errors name the right line.
+    r"""The parts of `text`, each behind as many empty lines as stand before it, so that errors name the right line.
 
-    >>> split_parts("a\\n// -----\\nb\\n")
-    ['a\\n', '\\n\\nb\\n']
+    >>> split_parts("a\n// -----\nb\n")
+    ['a\n', '\n\nb\n']
     """
     parts = [""]
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
@@ -137,7 +138,9 @@ def _split(text: str) -> Iterator[tuple[str, str]]:
         position += len(text[position:]) - len(text[position:].lstrip())
         match = _PASS.match(text, position)
         if match is None or (match.end() < end and text[match.end()] != ","):
-            raise PassOptionError(f"cannot read passes at {text[position:end]!r}: write name{{key=value}}, with ',' between")
+            raise PassOptionError(
+                f"cannot read {text[position:end]!r}: write name{{key=value}}, with ',' between passes"
+            )
         yield match["name"], match["options"] or ""
         position = match.end() + 1
         if match.end() < end and position >= end:
@@ -152,7 +155,8 @@ def _make(name: str, options: str) -> ModulePass:
     while position < len(options):
         match = _OPTION.match(options, position)
         if match is None:
-            raise PassOptionError(f"pass {name}: cannot read {options[position:]!r}: write key=value, with ' ' between")
+            rest = options[position:].rstrip()
+            raise PassOptionError(f"pass {name}: cannot read {rest!r}: write key=value, with ' ' between options")
         field_name = match["key"].replace("-", "_")
         if field_name not in kinds:
             raise PassOptionError(_unknown_option(name, match["key"], kinds))
@@ -160,27 +164,32 @@ def _make(name: str, options: str) -> ModulePass:
             raise PassOptionError(f"pass {name}: option {match['key']} is given twice")
         values[field_name] = _value(name, match["key"], match["value"], kinds[field_name])
         position = match.end()
+    missing = [item.name for item in _fields(cls) if item.default is MISSING and item.name not in values]
+    if missing:
+        raise PassOptionError(f"pass {name} needs the option {missing[0].replace('_', '-')}")
     return cls(**values)
 
 
+def _fields(cls: type[ModulePass]) -> tuple[Field[Any], ...]:
+    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+
+
 def _option_types(cls: type[ModulePass]) -> dict[str, object]:
-    if not dataclasses.is_dataclass(cls):
-        return {}
     hints = typing.get_type_hints(cls)
-    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
+    return {item.name: hints[item.name] for item in _fields(cls)}
 
 
 def _unknown_option(name: str, key: str, kinds: dict[str, object]) -> str:
     if not kinds:
         return f"pass {name} takes no options, not {key!r}"
     known = [field_name.replace("_", "-") for field_name in kinds]
-    close = difflib.get_close_matches(key, known, n=3, cutoff=0.0)
-    return f"pass {name} has no option {key!r}: the closest are {', '.join(close)}"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"pass {name} has no option {key!r}: did you mean {close[0]}?"
 
 
 def _value(name: str, key: str, text: str, kind: object) -> object:
     def bad(wanted: str) -> PassOptionError:
-        return PassOptionError(f"pass {name}: option {key} is {wanted}, not {text!r}")
+        return PassOptionError(f"pass {name}: option {key} must be {wanted}, not {text!r}")
 
     if kind is bool:
         if text.lower() not in _BOOLS:
@@ -203,7 +212,7 @@ def _value(name: str, key: str, text: str, kind: object) -> object:
 def _list_entry(cls: type[ModulePass]) -> str:
     doc = (sys.modules[cls.__module__].__doc__ or "").strip().splitlines()
     lines = [cls.pass_name(), f"    {doc[0] if doc else '(no description)'}"]
-    if dataclasses.is_dataclass(cls):
-        for item in dataclasses.fields(cls):
-            lines.append(f"    {item.name.replace('_', '-')}={item.default} ({item.type})")
+    for item in _fields(cls):
+        default = "" if item.default is MISSING else item.default
+        lines.append(f"    {item.name.replace('_', '-')}={default} ({item.type})")
     return "\n".join(lines)

@@ -14,13 +14,20 @@ live context are read as zero, so that a stale NaN in a reused page cannot reach
 
 Before::
 
-    %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %start, %valid, %sinks, %scale, %window, %softcap)
+    func.func @f(%q: !torch.vtensor<[1,4,16,16],f16>, %pool: !torch.vtensor<[?,2,16,2,16],f16>, %table: !torch.vtensor<[1,?],si32>, %start: !torch.vtensor<[1],si64>, %valid: !torch.vtensor<[1],si64>) -> !torch.vtensor<[1,16,4,16],f16> {
+      %sinks = torch.constant.none
+      %scale = torch.constant.float 2.500000e-01
+      %window = torch.constant.int 0
+      %softcap = torch.constant.float 0.000000e+00
+      %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %start, %valid, %sinks, %scale, %window, %softcap) : (!torch.vtensor<[1,4,16,16],f16>, !torch.vtensor<[?,2,16,2,16],f16>, !torch.vtensor<[1,?],si32>, !torch.vtensor<[1],si64>, !torch.vtensor<[1],si64>, !torch.none, !torch.float, !torch.int, !torch.float) -> !torch.vtensor<[1,16,4,16],f16>
+      return %0 : !torch.vtensor<[1,16,4,16],f16>
+    }
 
 After (the call; the called function holds the gathers, two contractions and the softmax between them)::
 
     func.call @amdnfs.paged_attention.b1.h4.t16.kv2.d16.p16.f16...
 
-Leaves alone: query heads that are not a multiple of the KV heads (refused).
+Leaves alone: query heads that are not a multiple of the KV heads, a pool or sinks of another type (all refused).
 Source: Vaswani et al. 2017 (arXiv 1706.03762) eq. 1; softcap: Gemma 2 report (arXiv 2408.00118) section 2; sinks:
 transformers `models/gpt_oss/modeling_gpt_oss.py`, `eager_attention_forward`.
 """  # noqa: E501 - torch types cannot be broken over lines

@@ -8,15 +8,19 @@ concatenation and no negative offset. Computed in f32, rounded once.
 
 Before::
 
-    %0 = torch.operator "torch.amdnfs.rotary"(%x, %cos, %sin, %interleaved)
+    func.func @f(%x: !torch.vtensor<[1,4,16,32],f16>, %cos: !torch.vtensor<[1,1,16,32],f32>, %sin: !torch.vtensor<[1,1,16,32],f32>) -> !torch.vtensor<[1,4,16,32],f32> {
+      %interleaved = torch.constant.bool false
+      %0 = torch.operator "torch.amdnfs.rotary"(%x, %cos, %sin, %interleaved) : (!torch.vtensor<[1,4,16,32],f16>, !torch.vtensor<[1,1,16,32],f32>, !torch.vtensor<[1,1,16,32],f32>, !torch.bool) -> !torch.vtensor<[1,4,16,32],f32>
+      return %0 : !torch.vtensor<[1,4,16,32],f32>
+    }
 
 After (the call; the called function holds one `linalg.generic`)::
 
-    func.call @amdnfs.rotary.halves.1x4x16x32xf16.1x1x16x32xf32
+    func.call @amdnfs.rotary.halves.1x4x16x32xf16.1x1x16x32xf32.f32
 
-Leaves alone: an odd last axis (refused).
+Leaves alone: an odd last axis, dynamic sizes, tables whose types differ or do not fit (all refused).
 Source: Su et al. 2021 (arXiv 2104.09864) section 3.4; the two layouts are those of GPT-NeoX and GPT-J.
-"""
+"""  # noqa: E501 - torch types cannot be broken over lines
 
 from __future__ import annotations
 

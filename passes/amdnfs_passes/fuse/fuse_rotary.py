@@ -31,7 +31,8 @@ After::
       return %0 : !torch.vtensor<[1,1,1,4],f32>
     }
 
-Leaves alone: halves taken from different tensors, an axis that is not the last, tables of another rank (refused).
+Leaves alone: halves taken from different tensors, an axis that is not the last; a straight term of another tensor, and
+types that `lower-rotary` does not take (both refused).
 Why: on gfx942 and gfx950, IREE 3.13.0 turns the concatenation in a one-token decode into a buffer load with a negative
 vector offset, which the hardware checks as out of range.
 Source: Su et al. 2021 (arXiv 2104.09864) section 3.4; llvm-project pull requests 169230 and 130616.

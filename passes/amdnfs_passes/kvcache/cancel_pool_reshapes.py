@@ -21,7 +21,8 @@ After::
       util.return %0 : tensor<?x16xf32>
     }
 
-Leaves alone: dispatches that do not write in place, reshapes whose source is used elsewhere with another type.
+Leaves alone: dispatches that do not write in place; updated pools that are read under a third type, and reshapes that
+change a dynamic size (both refused).
 Source: stream dialect of IREE 3.13.0, four layers: `stream.cmd.copy` of two of the four pools without this pass.
 """
 

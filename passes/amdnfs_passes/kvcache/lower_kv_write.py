@@ -21,7 +21,7 @@ After (the call; the called function holds `iree_linalg_ext.scatter`)::
 
     func.call @amdnfs.kv_write.b1.t2.kv1.d8.p4.f32
 
-Leaves alone: pools whose K and V head dims differ (refused).
+Leaves alone: pools whose K and V head dims differ, pools and tables that do not fit the keys (all refused).
 Source: design of the paged cache, README section "The KV cache".
 """  # noqa: E501 - torch types cannot be broken over lines
 
@@ -49,7 +49,9 @@ class LowerKvWritePass(ModulePass):
                 self.refuse(refusals, op, "keys and values must have one static shape [batch, kv_heads, tokens, dim]")
                 continue
             if [tensor_type(operand) for operand in op.operands] != _operand_types(pool, key):
-                self.refuse(refusals, op, "the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]")
+                self.refuse(
+                    refusals, op, "the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]"
+                )
                 continue
             batch, kv_heads, tokens, head_dim = key.sizes
             page_tokens = pool.shape[2]

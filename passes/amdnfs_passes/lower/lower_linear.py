@@ -31,7 +31,8 @@ After::
       return %3 : !torch.vtensor<[1,2,8],f32>
     }
 
-Leaves alone: operands with dynamic sizes, integer types, `addmm` with factors other than 1.
+Leaves alone: operands with dynamic sizes, integer types, vectors, a bias that is broadcast in another way than row by
+row (all refused); `addmm` with factors other than 1.
 Source: `torch.nn.functional.linear`, `torch.addmm`; the copies were seen in the flow dialect of IREE 3.13.0.
 """  # noqa: E501 - torch types cannot be broken over lines
 

@@ -4,11 +4,29 @@ The time and memory of a step must not grow with the pool. The pools are the arg
 returns; their one dynamic size is the number of pages, read from the buffer at run time. Every value computed from it
 is followed, and a copy, fill or allocation of such a size is an error: the program would copy the cache in each step.
 
-Before and After are the same program: this pass changes nothing, it refuses.
+Before::
+
+    util.func public @step(%rows: !hal.buffer_view, %table: !hal.buffer_view, %start: !hal.buffer_view, %valid: !hal.buffer_view, %pool: !hal.buffer_view) -> !hal.buffer_view attributes {iree.abi.stub} {
+      %c0 = arith.constant 0 : index
+      %c64 = arith.constant 64 : index
+      %n = hal.buffer_view.dim<%pool : !hal.buffer_view>[0] : index
+      %size = arith.muli %n, %c64 : index
+      %0 = stream.tensor.import %rows : !hal.buffer_view -> tensor<16xf32> in !stream.resource<external>{%c64}
+      %1 = stream.tensor.import %pool : !hal.buffer_view -> tensor<?x16xf32>{%n} in !stream.resource<external>{%size}
+      %2 = stream.cmd.execute with(%0 as %from: !stream.resource<external>{%c64}, %1 as %to: !stream.resource<external>{%size}) {
+        stream.cmd.copy %from[%c0], %to[%c64], %c64 : !stream.resource<external>{%c64} -> !stream.resource<external>{%size}
+      } => !stream.timepoint
+      %3 = stream.timepoint.await %2 => %1 : !stream.resource<external>{%size}
+      %4 = stream.tensor.export %3 : tensor<?x16xf32>{%n} in !stream.resource<external>{%size} -> !hal.buffer_view
+      util.return %4 : !hal.buffer_view
+    }
+
+After (nothing changes): the same program. It copies one row into the pool; with `%size` as the length of the copy, it
+would be refused.
 
 Leaves alone: dispatches (they receive the size to bound indices), sizes that depend on the page table.
 Source: product rule "the time of a step must not depend on the size of the pool".
-"""
+"""  # noqa: E501 - types of the stream dialect cannot be broken over lines
 
 from __future__ import annotations
 
