@@ -25,7 +25,7 @@ from filecheck.options import parse_argv_options
 from filecheck.parser import Parser, pattern_for_opts
 
 from amdnfs_passes.base import ModulePass, PassError
-from amdnfs_passes.ir import MLIRError, Module, Operation, PassManager, parse_module, walk
+from amdnfs_passes.ir import MLIRError, Module, Operation, PassManager, has_uses, parse_module, walk
 from amdnfs_passes.pipeline_text import parse_passes, run_opt
 
 _RUN = re.compile(r"^\s*//\s*RUN:\s*(?P<command>.*?)\s*$")
@@ -34,10 +34,8 @@ _BLOCK = re.compile(r"\n\n(?P<body>(?:(?: {4}.*)?\n)+)")
 _CALLEE = re.compile(r"^func\.call @(?P<prefix>[A-Za-z0-9_.]+?)(?:\.\.\.)?$")
 
 
-class TestFailure(AssertionError):
+class CheckFailed(AssertionError):  # noqa: N818 - a finding, not an error of the checker
     """A test file or an example that does not hold; the message is all a reader needs."""
-
-    __test__ = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +74,12 @@ def read_run_lines(path: Path) -> list[RunLine]:
     """The `RUN` lines of a test file.
 
     Raises:
-        TestFailure: If there is none, or one has another form than those above.
+        CheckFailed: If there is none, or one has another form than those above.
     """
     lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
     found = [_run_line(path, number, match["command"]) for number, line in lines if (match := _RUN.match(line))]
     if not found:
-        raise TestFailure(f"{path}: no line with '// RUN: amdnfs-opt ...'")
+        raise CheckFailed(f"{path}: no line with '// RUN: amdnfs-opt ...'")
     return found
 
 
@@ -89,21 +87,21 @@ def check_run(run: RunLine) -> None:
     """Runs the passes of `run` on its file and matches the output with the file's `CHECK` lines.
 
     Raises:
-        TestFailure: With filecheck's message and the whole output.
+        CheckFailed: With filecheck's message and the whole output.
     """
     text = run.path.read_text(encoding="utf-8")
     try:
         output = run_opt(text, run.passes, why=run.why).text
     except PassError as error:
         if not run.is_refused:
-            raise TestFailure(f"{run.path}:{run.line_number}: {run.command}\n{error}") from error
+            raise CheckFailed(f"{run.path}:{run.line_number}: {run.command}\n{error}") from error
         output = f"error: {error}\n"
     else:
         if run.is_refused:
-            raise TestFailure(f"{run.path}:{run.line_number}: {run.command}\nno pass refused the program:\n{output}")
+            raise CheckFailed(f"{run.path}:{run.line_number}: {run.command}\nno pass refused the program:\n{output}")
     message = match_output(output, run.path, run.filecheck_options)
     if message:
-        raise TestFailure(f"{run.path}:{run.line_number}: {run.command}\n{message}\noutput of the passes:\n{output}")
+        raise CheckFailed(f"{run.path}:{run.line_number}: {run.command}\n{message}\noutput of the passes:\n{output}")
 
 
 def match_output(output: str, check_file: Path, options: tuple[str, ...] = ()) -> str:
@@ -125,13 +123,13 @@ def read_example(cls: type[ModulePass]) -> Example:
     """Reads the example in the docstring of the module of a pass.
 
     Raises:
-        TestFailure: If a block is missing, or an `After (the call; ...)` does not show one call.
+        CheckFailed: If a block is missing, or an `After (the call; ...)` does not show one call.
     """
     name = cls.pass_name()
     doc = sys.modules[cls.__module__].__doc__ or ""
     headings = {match["word"]: match for match in _HEADING.finditer(doc)}
     if set(headings) != {"Before", "After"}:
-        raise TestFailure(f"{name}: the docstring needs a 'Before::' and an 'After::'")
+        raise CheckFailed(f"{name}: the docstring needs a 'Before::' and an 'After::'")
     before, note = _block(name, doc, headings["Before"]), headings["After"]["note"] or ""
     if note.startswith("nothing changes"):
         return Example(before=before)
@@ -140,7 +138,7 @@ def read_example(cls: type[ModulePass]) -> Example:
         return Example(before=before, after=after)
     call = _CALLEE.match(after.strip())
     if call is None:
-        raise TestFailure(f"{name}: 'After (the call; ...)' must show one 'func.call @name'")
+        raise CheckFailed(f"{name}: 'After (the call; ...)' must show one 'func.call @name'")
     return Example(before=before, callee_prefix=call["prefix"])
 
 
@@ -148,7 +146,7 @@ def check_example(cls: type[ModulePass]) -> None:
     """Runs a pass, with its default options, on the example in its docstring.
 
     Raises:
-        TestFailure: If an example does not parse, or the pass does something else than it shows.
+        CheckFailed: If an example does not parse, or the pass does something else than it shows.
     """
     name, example = cls.pass_name(), read_example(cls)
     module = _parse(name, "Before", example.before)
@@ -156,25 +154,25 @@ def check_example(cls: type[ModulePass]) -> None:
     result = cls().apply(module)
     if example.after is None and example.callee_prefix is None:
         if result.rewrites or str(module) != original:
-            raise TestFailure(f"{name}: the docstring says that nothing changes, but this comes out:\n{module}")
+            raise CheckFailed(f"{name}: the docstring says that nothing changes, but this comes out:\n{module}")
         return
     if not result.rewrites:
-        raise TestFailure(f"{name}: the pass leaves the docstring's Before as it is; near misses: {result.refusals}")
+        raise CheckFailed(f"{name}: the pass leaves the docstring's Before as it is; near misses: {result.refusals}")
     if example.callee_prefix is not None:
         callees = [_callee(op) for op in walk(module.operation) if op.name == "func.call"]
         if not any(callee.startswith(example.callee_prefix) for callee in callees):
-            raise TestFailure(
+            raise CheckFailed(
                 f"{name}: no call of @{example.callee_prefix}..., only of {', '.join(callees) or 'nothing'}"
             )
         return
     got, wanted = _simplified(module), _simplified(_parse(name, "After", example.after or ""))
     if got != wanted:
-        raise TestFailure(f"{name}: Before becomes, up to canonicalize and cse:\n{got}\nbut After is:\n{wanted}")
+        raise CheckFailed(f"{name}: Before becomes, up to canonicalize and cse:\n{got}\nbut After is:\n{wanted}")
 
 
 def _run_line(path: Path, line_number: int, command: str) -> RunLine:
-    def bad(reason: str) -> TestFailure:
-        return TestFailure(f"{path}:{line_number}: {reason}: // RUN: {command}")
+    def bad(reason: str) -> CheckFailed:
+        return CheckFailed(f"{path}:{line_number}: {reason}: // RUN: {command}")
 
     is_refused = command.startswith("not ")
     opt, pipe, check = command.removeprefix("not ").partition("2>&1 |" if is_refused else "|")
@@ -203,7 +201,7 @@ def _run_line(path: Path, line_number: int, command: str) -> RunLine:
 def _block(name: str, doc: str, heading: re.Match[str]) -> str:
     block = _BLOCK.match(doc, heading.end())
     if heading["colons"] != "::" or block is None or not block["body"].strip():
-        raise TestFailure(f"{name}: '{heading[0]}' must end with '::' and be followed by indented code")
+        raise CheckFailed(f"{name}: '{heading[0]}' must end with '::' and be followed by indented code")
     return textwrap.dedent(block["body"])
 
 
@@ -211,10 +209,14 @@ def _parse(name: str, word: str, text: str) -> Module:
     try:
         return parse_module(text)
     except MLIRError as error:
-        raise TestFailure(f"{name}: the docstring's {word} does not parse: {error}") from error
+        raise CheckFailed(f"{name}: the docstring's {word} does not parse: {error}") from error
 
 
 def _simplified(module: Module) -> str:
+    # The compiler knows no memory effects of torch operations, so canonicalize keeps those that nothing uses.
+    for op in reversed(list(walk(module.operation))):
+        if op.name.startswith(("torch.aten.", "torch.prim.ListConstruct")) and not has_uses(op):
+            op.erase()
     with module.context:
         PassManager.parse("builtin.module(canonicalize,cse)").run(module.operation)
     return str(module)

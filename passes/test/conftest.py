@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from amdnfs_passes.testing import RunLine, TestFailure, check_run, read_run_lines
+from amdnfs_passes.testing import CheckFailed, RunLine, check_run, read_run_lines
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -18,7 +18,7 @@ class MlirFile(pytest.File):
     def collect(self) -> Iterator[pytest.Item]:
         try:
             runs = read_run_lines(self.path)
-        except TestFailure as error:
+        except CheckFailed as error:
             raise self.CollectError(str(error)) from error
         for run in runs:
             name = ",".join(item.describe() for item in run.passes) + (" --why" if run.why else "")
@@ -34,7 +34,7 @@ class RunItem(pytest.Item):
         check_run(self._run)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        if isinstance(excinfo.value, TestFailure):
+        if isinstance(excinfo.value, CheckFailed):
             return str(excinfo.value)
         return super().repr_failure(excinfo, style)
 

@@ -122,6 +122,7 @@ class Program:
         """
         self.target_name = target_name
         target = manifest.targets[target_name]
+        self._kind = target.kind
         self._device = _open_device(target)
         try:
             instance = rt.VmInstance()
@@ -180,6 +181,37 @@ class Program:
         """
         greedy, logits, *new_pools = self._functions[name](tokens, start, num_valid, table, *pools)
         return greedy, logits, new_pools
+
+    def read(self, array: Any) -> np.ndarray:
+        """Copies a result to the host; waits for it."""
+        if self._kind == "vulkan":
+            return _read_staged(self._device, array)
+        return np.asarray(array.to_host())
+
+
+def _read_staged(device: Any, array: Any) -> np.ndarray:
+    """Copies a device array through a buffer that the driver allocates.
+
+    `DeviceArray.to_host` of iree-base-runtime 3.13.0 hands numpy's own memory to the driver, which Vulkan refuses
+    unless it begins at a page (minImportedHostPointerAlignment).
+    """
+    view = array._buffer_view
+    source = view.get_buffer()
+    staging = device.allocator.allocate_buffer(
+        memory_type=int(rt.MemoryType.HOST_LOCAL | rt.MemoryType.DEVICE_VISIBLE),
+        allowed_usage=int(rt.BufferUsage.TRANSFER_TARGET | rt.BufferUsage.MAPPING_SCOPED),
+        allocation_size=source.byte_length(),
+    )
+    semaphore = device.create_semaphore(0)
+    device.queue_copy(
+        source,
+        staging,
+        wait_semaphores=rt.HalFence.create_at(semaphore, 0),
+        signal_semaphores=rt.HalFence.create_at(semaphore, 1),
+    )
+    rt.HalFence.create_at(semaphore, 1).wait()
+    mapped = staging.map()
+    return np.array(mapped.asarray(view.shape, array.dtype))
 
 
 def cache_dtype(name: str) -> np.dtype[Any]:

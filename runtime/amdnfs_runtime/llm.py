@@ -222,8 +222,8 @@ class LLM:
 
     def _take(self, running: Sequence[Generation], greedy: Any, logits: Any) -> None:
         """Gives each request its next token; logits leave the device only if somebody samples from them."""
-        rows = np.asarray(logits.to_host()) if any(item.needs_logits for item in running) else None
-        chosen = np.asarray(greedy.to_host())
+        rows = self._program.read(logits) if any(item.needs_logits for item in running) else None
+        chosen = self._program.read(greedy)
         for row, item in enumerate(running):
             item.accept(int(chosen[row]), None if rows is None else rows[row])
 

@@ -111,10 +111,11 @@ func.func private @"{name}"(
     linalg.yield %r : f32
   }} -> tensor<{N}x{M}xf32>
 {sink_max}
+  %maxb = util.optimization_barrier %max : tensor<{N}x{M}xf32>
   %sum_init = linalg.fill ins(%zero : f32) outs(%rows_empty : tensor<{N}x{M}xf32>) -> tensor<{N}x{M}xf32>
   %sum{raw} = linalg.generic {{indexing_maps = [#all, #rows, #rows],
       iterator_types = ["parallel", "parallel", "reduction"]}}
-      ins(%scores, %max : tensor<{N}x{M}x?xf32>, tensor<{N}x{M}xf32>) outs(%sum_init : tensor<{N}x{M}xf32>) {{
+      ins(%scores, %maxb : tensor<{N}x{M}x?xf32>, tensor<{N}x{M}xf32>) outs(%sum_init : tensor<{N}x{M}xf32>) {{
   ^bb0(%x: f32, %top: f32, %o: f32):
     %y = arith.subf %x, %top : f32
     %e = math.exp %y : f32
@@ -124,7 +125,7 @@ func.func private @"{name}"(
 {sink_sum}
   %weights = linalg.generic {{indexing_maps = [#all, #rows, #all],
       iterator_types = ["parallel", "parallel", "parallel"]}}
-      ins(%scores, %max : tensor<{N}x{M}x?xf32>, tensor<{N}x{M}xf32>) outs(%weights_empty : tensor<{N}x{M}x?x{E}>) {{
+      ins(%scores, %maxb : tensor<{N}x{M}x?xf32>, tensor<{N}x{M}xf32>) outs(%weights_empty : tensor<{N}x{M}x?x{E}>) {{
   ^bb0(%x: f32, %top: f32, %o: {E}):
     %y = arith.subf %x, %top : f32
     %e = math.exp %y : f32

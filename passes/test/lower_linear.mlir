@@ -1,0 +1,77 @@
+// RUN: amdnfs-opt --passes='lower-linear' --why %s | filecheck %s
+
+// The weight is read as it lies on disk, [columns, depth], and the sum is in f32 whatever is stored.
+// CHECK-DAG:   #[[X:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d0, d2)>
+// CHECK-DAG:   #[[LINEAR_WEIGHT:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d1, d2)>
+// CHECK-DAG:   #[[MM_WEIGHT:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d2, d1)>
+
+// CHECK-LABEL: func.func private @amdnfs.mm.2x4xf32.4x8(
+// CHECK:         linalg.matmul indexing_maps = [#[[X]], #[[MM_WEIGHT]], {{.*}}] ins({{.*}} : tensor<2x4xf32>, tensor<4x8xf32>)
+
+// CHECK-LABEL: func.func private @amdnfs.linear.1x2x4xf16.8x4.bias1(
+// CHECK:         [[ROWS:%[a-z0-9_]+]] = tensor.collapse_shape {{.*}} : tensor<1x2x4xf16> into tensor<2x4xf16>
+// CHECK:         [[SUM:%[0-9]+]] = linalg.matmul indexing_maps = [#[[X]], #[[LINEAR_WEIGHT]], {{.*}}] ins([[ROWS]], {{.*}}) outs({{.*}} : tensor<2x8xf32>)
+// CHECK:         linalg.generic {{.*}} ins({{%[a-z0-9]+}}, [[SUM]] : tensor<8xf16>, tensor<2x8xf32>)
+// CHECK:           [[WITH_BIAS:%[0-9]+]] = arith.addf
+// CHECK-NEXT:      arith.truncf [[WITH_BIAS]] : f32 to f16
+// CHECK:         tensor.expand_shape {{.*}} : tensor<2x8xf16> into tensor<1x2x8xf16>
+
+// CHECK-LABEL: func.func @linear_with_bias
+// CHECK:         call @amdnfs.linear.1x2x4xf16.8x4.bias1
+func.func @linear_with_bias(%x: !torch.vtensor<[1,2,4],f16>, %w: !torch.vtensor<[8,4],f16>, %b: !torch.vtensor<[8],f16>) -> !torch.vtensor<[1,2,8],f16> {
+  %0 = torch.aten.linear %x, %w, %b : !torch.vtensor<[1,2,4],f16>, !torch.vtensor<[8,4],f16>, !torch.vtensor<[8],f16> -> !torch.vtensor<[1,2,8],f16>
+  return %0 : !torch.vtensor<[1,2,8],f16>
+}
+
+// CHECK-LABEL:   func.func @two_calls_of_one_function
+// CHECK-COUNT-2: call @amdnfs.mm.2x4xf32.4x8
+func.func @two_calls_of_one_function(%x: !torch.vtensor<[2,4],f32>, %w: !torch.vtensor<[4,8],f32>, %v: !torch.vtensor<[4,8],f32>) -> (!torch.vtensor<[2,8],f32>, !torch.vtensor<[2,8],f32>) {
+  %0 = torch.aten.mm %x, %w : !torch.vtensor<[2,4],f32>, !torch.vtensor<[4,8],f32> -> !torch.vtensor<[2,8],f32>
+  %1 = torch.aten.mm %x, %v : !torch.vtensor<[2,4],f32>, !torch.vtensor<[4,8],f32> -> !torch.vtensor<[2,8],f32>
+  return %0, %1 : !torch.vtensor<[2,8],f32>, !torch.vtensor<[2,8],f32>
+}
+
+// -----
+
+!x = !torch.vtensor<[2,4],bf16>
+!w = !torch.vtensor<[4,8],bf16>
+!y = !torch.vtensor<[2,8],bf16>
+
+// CHECK-LABEL: func.func private @amdnfs.mm.2x4xbf16.4x8.bias2(
+// CHECK-LABEL: func.func @addmm
+// CHECK:         call @amdnfs.mm.2x4xbf16.4x8.bias2
+// CHECK:         torch.aten.addmm
+func.func @addmm(%c: !y, %x: !x, %w: !w) -> (!y, !y) {
+  %one = torch.constant.int 1
+  %two = torch.constant.int 2
+  %lowered = torch.aten.addmm %c, %x, %w, %one, %one : !y, !x, !w, !torch.int, !torch.int -> !y
+  %scaled = torch.aten.addmm %c, %x, %w, %two, %one : !y, !x, !w, !torch.int, !torch.int -> !y
+  return %lowered, %scaled : !y, !y
+}
+
+// -----
+
+!x = !torch.vtensor<[2,4],f32>
+!w = !torch.vtensor<[4,8],f32>
+!y = !torch.vtensor<[2,8],f32>
+!dynamic = !torch.vtensor<[?,4],f32>
+!integers = !torch.vtensor<[4,8],si64>
+
+// CHECK-LABEL: func.func @refused
+// CHECK-NOT:     call @
+// CHECK:       // refused: lower-linear: a size is dynamic; only static row counts are lowered
+// CHECK-NEXT:  // refused: lower-linear: element types f32 and si64 are not one float type
+// CHECK-NEXT:  // refused: lower-linear: only rows times a matrix are lowered
+// CHECK-NEXT:  // refused: lower-linear: the bias must be a row of the result, or all of them, of its element type
+// CHECK-NEXT:  // refused: lower-linear: the bias must be a row of the result, or all of them, of its element type
+// CHECK-NOT:   // refused
+func.func @refused(%x: !x, %w: !w, %dynamic: !dynamic, %ints: !integers, %v: !torch.vtensor<[4],f32>, %column: !torch.vtensor<[2,1],f32>, %small: !torch.vtensor<[8],f16>) -> !y {
+  %one = torch.constant.int 1
+  %none = torch.constant.none
+  %rows = torch.aten.mm %dynamic, %w : !dynamic, !w -> !torch.vtensor<[?,8],f32>
+  %elements = torch.aten.mm %x, %ints : !x, !integers -> !y
+  %vector = torch.aten.linear %v, %x, %none : !torch.vtensor<[4],f32>, !x, !torch.none -> !torch.vtensor<[2],f32>
+  %column_bias = torch.aten.addmm %column, %x, %w, %one, %one : !torch.vtensor<[2,1],f32>, !x, !w, !torch.int, !torch.int -> !y
+  %small_bias = torch.aten.addmm %small, %x, %w, %one, %one : !torch.vtensor<[8],f16>, !x, !w, !torch.int, !torch.int -> !y
+  return %column_bias : !y
+}
