@@ -16,14 +16,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint
+from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint, read_special_tokens
 from amdnfs_compile.frontend.huggingface import ImportedModel, import_model, inspect_checkpoint
 from amdnfs_compile.frontend.skeleton import Skeleton
 from amdnfs_compile.frontend.trace import CallShape
 from amdnfs_compile.lower import COMMON_FLAGS, Lowered, lower_module
 from amdnfs_compile.options import CompileOptions, Dtype
-from amdnfs_compile.pipeline import PIPELINE
-from amdnfs_compile.staging import link_tree, list_files, staged_folder, write_manifest
+from amdnfs_compile.pipeline import build_pipeline
+from amdnfs_compile.staging import (
+    damaged_files,
+    link_tree,
+    list_files,
+    require_bundle_place,
+    staged_folder,
+    write_manifest,
+)
 from amdnfs_compile.weights import place_weights
 from amdnfs_runtime.bundle import (
     EntryPoint,
@@ -35,7 +42,7 @@ from amdnfs_runtime.bundle import (
     file_entry,
     read_manifest,
 )
-from amdnfs_runtime.errors import LoweringError, ModelError, UsageError
+from amdnfs_runtime.errors import ArtifactError, LoweringError, UsageError
 from amdnfs_targets.detect import X86_64_V3_FEATURES, cpu_features
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
 from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
@@ -97,6 +104,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
     if not resolved:
         raise UsageError("no target given; name at least one with --target, e.g. --target gfx942")
     checkpoint = open_checkpoint(model, revision=options.revision, offline=options.offline)
+    read_special_tokens(checkpoint)  # refuses now what would otherwise fail after the compile
     dtype = _choose_dtype(checkpoint, options)
     skeleton = inspect_checkpoint(checkpoint, dtype)
     limit = int(getattr(checkpoint.config.get_text_config(), "max_position_embeddings", 0) or 0)
@@ -155,6 +163,7 @@ def compile_model(
     report("plan", f"reading the headers of {model}")
     plan = plan_compile(str(model), targets, options)
     final = Path(output) if output is not None else Path(f"{plan.checkpoint.name}.amdnfs")
+    require_bundle_place(final)
     report("weights", f"digest of {len(plan.checkpoint.shards)} file(s), {plan.checkpoint.num_bytes >> 20} MiB")
     digest = _model_digest(plan)
     old = _existing(final, digest)
@@ -162,14 +171,22 @@ def compile_model(
     for target in plan.targets:
         if plan.dtype not in target.dtypes and target.kind is not TargetKind.CPU:
             report("plan", f"warning: {target.name} does not compute in {plan.dtype} itself; it will be slow there")
-    todo = [target for target in plan.targets if _key_of(final, old, target.name) != keys[target.name]]
+    damaged = set() if old is None else _damaged(final, old, plan)
+    keep_shared = old is not None and all(name.startswith("artifacts/") for name in damaged)
+    todo = [
+        target
+        for target in plan.targets
+        if not keep_shared
+        or _key_of(final, old, target.name) != keys[target.name]
+        or any(name.startswith(f"artifacts/{target.name}/") for name in damaged)
+    ]
     for target in plan.targets:
         if target not in todo:
             report("lower", f"{target.name}: up to date, kept")
     if old is not None and not todo:
         return final
     with staged_folder(final) as folder:
-        _fill(folder, final, plan, old, todo, keys, digest, report, intermediates)
+        _fill(folder, final, plan, old, keep_shared, todo, keys, digest, report, intermediates)
     report("done", f"{final} in {time.perf_counter() - begin:.1f} s")
     return final
 
@@ -179,6 +196,7 @@ def _fill(
     final: Path,
     plan: CompilePlan,
     old: Manifest | None,
+    keep_shared: bool,
     todo: Sequence[Target],
     keys: Mapping[str, str],
     digest: str,
@@ -189,10 +207,11 @@ def _fill(
     known: dict[str, FileEntry] = {}
     if old is not None:
         replaced = tuple(f"artifacts/{target.name}/" for target in todo)
+        replaced += () if keep_shared else ("weights/", "tokenizer/")
         known = {name: entry for name, entry in old.files.items() if not name.startswith(replaced)}
         link_tree(final, folder, list(known))
     imported = _import_all(plan, todo, report)
-    if old is None:
+    if not keep_shared:
         bindings = next(iter(imported.values())).bindings
         report("weights", "linking or copying into the bundle")
         place_weights(plan.checkpoint, bindings, folder / "weights")
@@ -217,20 +236,22 @@ def _fill(
 
 
 def _import_all(plan: CompilePlan, todo: Sequence[Target], report: Progress) -> dict[str, ImportedModel]:
-    """Imports the model once for each set of entry points that some target needs."""
-    by_shapes: dict[tuple[CallShape, ...], ImportedModel] = {}
+    """Imports the model once for each set of entry points and passes that some target needs."""
+    known: dict[tuple[object, ...], ImportedModel] = {}
     result = {}
     for target in todo:
         shapes = plan.shapes(target)
-        if shapes not in by_shapes:
-            by_shapes[shapes] = import_model(
+        key = (shapes, build_pipeline(target)[0])
+        if key not in known:
+            known[key] = import_model(
                 plan.checkpoint,
                 plan.skeleton,
                 shapes,
                 plan.options.page_tokens,
+                target,
                 lambda text: report("import", text),
             )
-        result[target.name] = by_shapes[shapes]
+        result[target.name] = known[key]
     return result
 
 
@@ -307,7 +328,7 @@ def compiler_id() -> dict[str, str]:
 
 def _compile_key(plan: CompilePlan, target: Target, digest: str) -> str:
     """Changes whenever the artifact could: model, tools, passes, flags, entry points."""
-    passes = [[item.describe() for item in phase.passes] for phase in PIPELINE]
+    passes = [[item.describe() for item in phase.passes] for phase in build_pipeline(target)]
     host = sorted(cpu_features()) if target.kind is TargetKind.CPU else []
     shapes = [dataclasses.asdict(shape) for shape in plan.shapes(target)]
     flags = [*COMMON_FLAGS, *target.compile_flags]
@@ -327,13 +348,31 @@ def _key_of(final: Path, manifest: Manifest | None, target: str) -> str | None:
 def _existing(final: Path, digest: str) -> Manifest | None:
     if not (final / "manifest.json").is_file():
         return None
-    manifest = read_manifest(final)
+    try:
+        manifest = read_manifest(final)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}\n  remove {final} first, or choose another place with -o") from error
     if manifest.model.digest != digest:
         raise UsageError(
             f"{final} holds another model or other options ({manifest.model.name}, {manifest.model.dtype}, pages of "
             f"{manifest.page_tokens} tokens); remove it, or choose another place with -o"
         )
     return manifest
+
+
+def _damaged(final: Path, old: Manifest, plan: CompilePlan) -> set[str]:
+    """Files of the bundle to extend that must be made again.
+
+    Raises:
+        ArtifactError: If a target that is not asked for is among them.
+    """
+    damaged = damaged_files(final, old, plan.checkpoint.folder)
+    asked = {target.name for target in plan.targets}
+    for name in sorted(set(old.targets) - asked):
+        lost = sorted(file for file in damaged if file.startswith(f"artifacts/{name}/"))
+        if lost:
+            raise ArtifactError(f"{final}: {lost[0]} is missing or altered; make it again with --target {name}")
+    return damaged
 
 
 def _model_digest(plan: CompilePlan) -> str:
@@ -363,7 +402,7 @@ def _manifest(
     plan: CompilePlan, digest: str, targets: Mapping[str, TargetEntry], files: Mapping[str, FileEntry]
 ) -> Manifest:
     config = plan.checkpoint.config.get_text_config()
-    bos, eos = _special_tokens(plan.checkpoint)
+    bos, eos = read_special_tokens(plan.checkpoint)
     architectures = getattr(plan.checkpoint.config, "architectures", None) or [type(plan.checkpoint.config).__name__]
     return Manifest(
         model=ModelEntry(
@@ -387,23 +426,6 @@ def _manifest(
         targets=dict(sorted(targets.items())),
         files=files,
     )
-
-
-def _special_tokens(checkpoint: Checkpoint) -> tuple[int | None, tuple[int, ...]]:
-    """Begin and end tokens: generation_config.json first, then config.json."""
-    config = checkpoint.config.get_text_config()
-    values: dict[str, Any] = {
-        "bos_token_id": getattr(config, "bos_token_id", None),
-        "eos_token_id": getattr(config, "eos_token_id", None),
-    }
-    path = checkpoint.folder / "generation_config.json"
-    if path.is_file():
-        try:
-            values.update({k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if v is not None})
-        except ValueError as error:
-            raise ModelError(f"{path}: not JSON: {error}") from error
-    eos = values["eos_token_id"]
-    return values["bos_token_id"], tuple(eos) if isinstance(eos, list) else (() if eos is None else (eos,))
 
 
 def peak_rss_bytes() -> tuple[int, int]:

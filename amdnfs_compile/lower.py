@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import subprocess
 import sysconfig
 import tempfile
@@ -28,6 +29,7 @@ COMMON_FLAGS = ("--iree-opt-level=O2", "--iree-vm-bytecode-module-strip-source-m
 """Flags for every target."""
 
 _MAX_DIAGNOSTICS = 4
+_MAX_LINE = 200
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,9 +74,9 @@ def _lower_once(module_bytecode: bytes, target: Target, work: Path | None, extra
         source = folder / "0-linalg.mlirbc"
         source.write_bytes(module_bytecode)
         flow = _iree(folder, source, "1-flow.mlirbc", target, [*flags, "--compile-to=flow"])
-        flow, flow_results = _our_phase(flow, FLOW_PHASE, folder / "2-flow-folded.mlirbc")
+        flow, flow_results = _our_phase(flow, FLOW_PHASE, target, folder / "2-flow-folded.mlirbc")
         stream = _iree(folder, flow, "3-stream.mlirbc", target, [*flags, "--compile-from=flow", "--compile-to=stream"])
-        stream, stream_results = _our_phase(stream, STREAM_PHASE, folder / "4-stream-verified.mlirbc")
+        stream, stream_results = _our_phase(stream, STREAM_PHASE, target, folder / "4-stream-verified.mlirbc")
         vmfb = _iree(folder, stream, "program.vmfb", target, [*flags, "--compile-from=stream"])
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         return Lowered(
@@ -82,9 +84,9 @@ def _lower_once(module_bytecode: bytes, target: Target, work: Path | None, extra
         )
 
 
-def _our_phase(path: Path, phase: str, output: Path) -> tuple[Path, list[PassResult]]:
+def _our_phase(path: Path, phase: str, target: Target, output: Path) -> tuple[Path, list[PassResult]]:
     module = Module.parse(path.read_bytes(), Context())
-    results = run_phase(phase, module)
+    results = run_phase(phase, module, target)
     write_bytecode(module, output)
     return output, results
 
@@ -113,12 +115,13 @@ def _environment() -> dict[str, str]:
 
 
 def _failure(target: Target, command: Sequence[str], source: Path, code: int, stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if "error:" in line]
+    found = [line.strip()[:_MAX_LINE] for line in stderr.splitlines() if "error:" in line]
+    lines = [line for line in dict.fromkeys(found) if "failed to run translation" not in line]
     if code < 0:
         lines = [f"iree-compile was killed by signal {-code} (it crashed or ran out of memory)", *lines]
     reason = "\n  ".join(lines[:_MAX_DIAGNOSTICS]) or f"exit status {code}"
     return (
         f"IREE cannot lower the program for {target.name}\n  {reason}\n"
-        f"  while running: iree-compile {' '.join(command[1:])}\n"
+        f"  while running: iree-compile {shlex.join(command[1:])}\n"
         f"  to keep the input {source.name}, repeat with --keep-intermediates DIR"
     )

@@ -22,6 +22,7 @@ from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 from amdnfs_runtime.errors import ModelError, PassFailed
+from amdnfs_targets.target import Target
 
 TORCH_PHASE, FLOW_PHASE, STREAM_PHASE = "torch", "flow", "stream"
 
@@ -36,22 +37,27 @@ class Phase:
     """In order."""
 
 
-PIPELINE: tuple[Phase, ...] = (
-    Phase(
-        name=TORCH_PHASE,
-        passes=(
-            FuseRotaryPass(),
-            LowerRotaryPass(),
-            LowerKvWritePass(),
-            LowerPagedAttentionPass(),
-            LowerLinearPass(),
-            LowerArgmaxPass(),
+
+def build_pipeline(target: Target) -> tuple[Phase, ...]:
+    """Everything a compile for `target` runs, in order."""
+    # IREE knows no wave size for Vulkan: its reductions there are built in shared memory.
+    has_unknown_waves = target.wave_size is None and target.lds_bytes is not None
+    return (
+        Phase(
+            name=TORCH_PHASE,
+            passes=(
+                FuseRotaryPass(),
+                LowerRotaryPass(),
+                LowerKvWritePass(),
+                LowerPagedAttentionPass(split_softmax=has_unknown_waves),
+                LowerLinearPass(),
+                LowerArgmaxPass(),
+            ),
         ),
-    ),
-    Phase(name=FLOW_PHASE, passes=(FoldLayerCallsPass(), CancelPoolReshapesPass())),
-    Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(),)),
-)
-"""What every compile runs, whatever the target."""
+        Phase(name=FLOW_PHASE, passes=(FoldLayerCallsPass(), CancelPoolReshapesPass())),
+        Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(),)),
+    )
+
 
 TORCH_TO_LINALG = (
     "builtin.module("
@@ -64,13 +70,13 @@ TORCH_TO_LINALG = (
 """torch-mlir's conversions, as IREE runs them, but with functions that still call each other."""
 
 
-def run_phase(name: str, module: Module) -> list[PassResult]:
-    """Runs the passes of phase `name` on `module`.
+def run_phase(name: str, module: Module, target: Target) -> list[PassResult]:
+    """Runs the passes of phase `name` for `target` on `module`.
 
     Raises:
         PassFailed: If a pass refuses the program.
     """
-    phase = next(phase for phase in PIPELINE if phase.name == name)
+    phase = next(phase for phase in build_pipeline(target) if phase.name == name)
     results = []
     for item in phase.passes:
         try:
@@ -99,7 +105,7 @@ def convert_torch_to_linalg(module: Module) -> None:
         ) from error
 
 
-def describe_pipeline() -> str:
+def describe_pipeline(target: Target) -> str:
     """The order of a compile, one phase a line."""
-    lines = [f"{phase.name:<8}{', '.join(item.describe() for item in phase.passes)}" for phase in PIPELINE]
-    return "\n".join(["a compile runs:", *(f"  {line}" for line in lines)])
+    lines = [f"{p.name:<8}{', '.join(item.describe() for item in p.passes)}" for p in build_pipeline(target)]
+    return "\n".join([f"a compile for {target.name} runs:", *(f"  {line}" for line in lines)])

@@ -7,17 +7,19 @@ there before stays usable until then. Folders left by a process that was killed 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from amdnfs_runtime.bundle import MANIFEST, FileEntry, Manifest, file_entry
-from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.bundle import MANIFEST, FileEntry, Manifest, file_entry, verify_files
+from amdnfs_runtime.errors import ArtifactError, UsageError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_PLACE_ERRORS = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -25,22 +27,50 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """Gives an empty folder that becomes `final` when the block ends well, and vanishes when it does not.
 
     Raises:
-        UsageError: If `final` exists and is not a bundle, or its parent cannot be written to.
+        UsageError: If `final` exists and is not a bundle, or it cannot be written.
     """
-    if final.exists() and not (final / MANIFEST).is_file() and (not final.is_dir() or any(final.iterdir())):
-        raise UsageError(f"{final} exists and is not a bundle; choose another place with -o")
+    require_bundle_place(final)
     staging = final.parent / f".{final.name}.partial-{os.getpid()}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(final)
         staging.mkdir()
     except OSError as error:
-        raise UsageError(f"cannot write to {final.parent}: {error.strerror}; choose another place with -o") from error
+        reason = "it is a file" if final.parent.is_file() else error.strerror
+        raise UsageError(f"cannot write to {final.parent}: {reason}; choose another place with -o") from error
     try:
         yield staging
         _swap(staging, final)
+    except OSError as error:
+        if error.errno not in _PLACE_ERRORS:
+            raise
+        raise UsageError(f"cannot write {final}: {error}; choose another place with -o") from error
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def require_bundle_place(final: Path) -> None:
+    """Checks that nothing but a bundle, or an empty folder, is at `final`.
+
+    Raises:
+        UsageError: If something else is there.
+    """
+    if final.exists() and not (final / MANIFEST).is_file() and (not final.is_dir() or any(final.iterdir())):
+        raise UsageError(f"{final} exists and is not a bundle; choose another place with -o")
+
+
+def damaged_files(bundle: Path, manifest: Manifest, source: Path) -> set[str]:
+    """Names of files that are missing or altered; weights that are the very files of the model at `source` are not."""
+    damaged = set()
+    for name in manifest.files:
+        original, placed = source / Path(name).name, bundle / name
+        if name.startswith("weights/") and original.is_file() and placed.is_file() and original.samefile(placed):
+            continue
+        try:
+            verify_files(bundle, manifest, [name])
+        except ArtifactError:
+            damaged.add(name)
+    return damaged
 
 
 def link_tree(source: Path, target: Path, names: list[str]) -> None:
@@ -68,9 +98,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def _remove_abandoned(final: Path) -> None:
-    for path in final.parent.glob(f".{final.name}.partial-*"):
-        pid = path.name.rsplit("-", maxsplit=1)[1]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
+    prefix = f".{final.name}.partial-"
+    for path in final.parent.iterdir():
+        pid = path.name.removeprefix(prefix)
+        if path.name.startswith(prefix) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(path, ignore_errors=True)
 
 

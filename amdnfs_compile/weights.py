@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from amdnfs_compile.frontend.checkpoint import Checkpoint
 from amdnfs_compile.frontend.huggingface import Binding, archive_name
-from amdnfs_runtime.errors import ModelError
+from amdnfs_runtime.errors import ModelError, UsageError
 
 CONVERTED = "converted.safetensors"
 """Archive of tensors that changed type."""
@@ -37,7 +37,8 @@ def place_weights(checkpoint: Checkpoint, bindings: Mapping[str, Binding], folde
         The archives, in name order.
 
     Raises:
-        ModelError: If the disk has no room.
+        UsageError: If the disk has no room.
+        ModelError: If a value is too large for the type it is converted to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     changed = {b.tensor: b for b in bindings.values() if checkpoint.tensors[b.tensor].dtype != b.dtype}
@@ -60,7 +61,7 @@ def _check_space(checkpoint: Checkpoint, changed: Mapping[str, Binding], kept: s
             needed += source.stat().st_size
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise ModelError(
+        raise UsageError(
             f"not enough disk for the bundle at {folder.parent.parent}: {needed >> 20} MiB needed, {free >> 20} MiB free; "
             "free some, or choose another place with -o"
         )

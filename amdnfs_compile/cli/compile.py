@@ -120,6 +120,7 @@ class _Progress:
         self._quiet = quiet and not sys.stderr.isatty()
         self._begin = time.perf_counter()
         self._console: Any = None
+        self._escape: Any = None
 
     def __call__(self, phase: str, text: str) -> None:
         """Shows one line; a warning is shown even when quiet."""
@@ -127,10 +128,12 @@ class _Progress:
             return
         if self._console is None:
             from rich.console import Console  # noqa: PLC0415 - only when there is something to show
+            from rich.markup import escape  # noqa: PLC0415
 
+            self._escape = escape
             self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         elapsed = time.perf_counter() - self._begin
-        self._console.print(f"[dim]{elapsed:7.1f} s[/dim]  [bold]{phase:<8}[/bold] {text}")
+        self._console.print(f"[dim]{elapsed:7.1f} s[/dim]  [bold]{phase:<8}[/bold] {self._escape(text)}")
 
 
 def _print_plan(plan: Any, as_json: bool) -> None:

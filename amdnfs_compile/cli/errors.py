@@ -34,11 +34,10 @@ def _guarded(call: Callable[[], object]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; nothing was written", err=True)
+        click.echo("interrupted; no bundle was changed", err=True)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except SystemExit:
+        return 0  # click exits so when the reader of a pipe has gone: it has seen enough
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("torch", "transformers", "iree", "safetensors", "huggingface_hub"):
             click.echo(f"error: this command needs {error.name}; install it with: pip install 'amdnfs[compile]'", err=True)

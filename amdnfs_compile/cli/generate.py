@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from amdnfs_runtime.errors import UsageError
 from amdnfs_runtime.request import GenerationResult, SamplingParams
 
 _DEFAULTS = SamplingParams()
@@ -45,20 +46,28 @@ def generate_command(
     params = SamplingParams(**choices)
     from amdnfs_runtime.llm import load  # noqa: PLC0415 - loads the runtime
 
-    texts = list(prompts) or [sys.stdin.read()]
+    texts = list(prompts) or [_standard_input()]
     llm = load(bundle, target=target, num_pages=num_pages, check=not no_check)
     if as_json:
         results = llm.generate(texts, params)
         rows = [_as_values(text, result) for text, result in zip(texts, results, strict=True)]
         click.echo(json.dumps({"target": llm.target_name, "results": rows}, indent=1, ensure_ascii=False))
     elif len(texts) == 1:
+        pieces = llm.stream(texts[0], params)  # refuses a bad prompt before anything is printed
         click.echo(texts[0], nl=False)
-        for piece in llm.stream(texts[0], params):
+        for piece in pieces:
             click.echo(piece, nl=False)
         click.echo()
     else:
         for text, result in zip(texts, llm.generate(texts, params), strict=True):
             click.echo(f"{text}{result.text}\n---")
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompt on standard input is not UTF-8 text: {error}") from error
 
 
 def _as_values(prompt: str, result: GenerationResult) -> dict[str, Any]:

@@ -27,8 +27,9 @@ def opt_command(file: Path | None, passes: str, list_only: bool, why: bool) -> N
 
     if list_only:
         from amdnfs_compile.pipeline import describe_pipeline  # noqa: PLC0415
+        from amdnfs_targets.registry import get_target  # noqa: PLC0415
 
-        click.echo(f"{list_passes()}\n\n{describe_pipeline()}")
+        click.echo(f"{list_passes()}\n\n{describe_pipeline(get_target('gfx942'))}")
         return
     if file is None:
         raise UsageError("no file given; amdnfs-opt FILE.mlir --passes=..., or --list")

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
 
 from amdnfs_runtime.errors import ModelError
 
+_SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
+_LFS_POINTER = b"version https://git-lfs"
 _HUB_PATTERNS = ("*.safetensors", "*.json", "tokenizer.model", "*.jinja", "*.txt")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -99,12 +102,33 @@ def open_checkpoint(model: str, *, revision: str | None = None, offline: bool = 
                 raise ModelError(f"{folder}: the tensor {name} is in {tensors[name].file} and in {shard}")
             tensors[name] = header
     _check_index(folder, tensors)
-    if not (folder / TOKENIZER_FILES[0]).is_file():
-        raise ModelError(
-            f"{folder}: tokenizer.json is missing, so text cannot be turned into tokens; save one with "
-            "transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
-        )
+    _check_tokenizer(folder)
     return Checkpoint(folder=folder, name=_name_of(model), config=config, shards=shards, tensors=tensors)
+
+
+def read_special_tokens(checkpoint: Checkpoint) -> tuple[int | None, tuple[int, ...]]:
+    """The begin token and the end tokens: those of generation_config.json, else those of config.json.
+
+    Raises:
+        ModelError: If they are not token ids.
+    """
+    config = checkpoint.config.get_text_config()
+    values = {name: getattr(config, name, None) for name in ("bos_token_id", "eos_token_id")}
+    path = checkpoint.folder / "generation_config.json"
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ModelError(f"{path}: not JSON: {error}") from error
+        if not isinstance(found, dict):
+            raise ModelError(f"{path}: holds {_kind_of(found)}, not settings by name")
+        values.update({name: found[name] for name in values if found.get(name) is not None})
+    bos, ends = values["bos_token_id"], values["eos_token_id"]
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    wrong = [token for token in (bos, *ends) if token is not None and type(token) is not int]
+    if wrong:
+        raise ModelError(f"{checkpoint.folder}: the begin or end token {wrong[0]!r} is not a token id")
+    return bos, tuple(ends)
 
 
 def _locate(model: str, revision: str | None, offline: bool) -> Path:
@@ -129,14 +153,17 @@ def _download(model: str, revision: str | None, offline: bool) -> Path:
             model, revision=revision, local_files_only=offline, allow_patterns=list(_HUB_PATTERNS)
         )
     except (LocalEntryNotFoundError, HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
+        if offline and isinstance(error, LocalEntryNotFoundError):
+            raise ModelError(
+                f"{model} is neither a folder nor in the hub's local cache; repeat without --offline to download it"
+            ) from error
         reason = str(error).strip().splitlines()[0]
-        where = "in the local cache (offline)" if offline else "as a folder or on the hub"
-        raise ModelError(f"{model} was not found {where}: {reason}") from error
+        raise ModelError(f"{model} was not found as a folder or on the hub: {reason}") from error
     return Path(found)
 
 
 def _read_config(folder: Path) -> Any:
-    from transformers import AutoConfig  # noqa: PLC0415 - transformers takes a second to import
+    from transformers import CONFIG_MAPPING, AutoConfig, __version__  # noqa: PLC0415 - a second to import
 
     path = folder / "config.json"
     if not path.is_file():
@@ -145,18 +172,28 @@ def _read_config(folder: Path) -> Any:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelError(f"{path}: not JSON: {error}") from error
-    method = (values.get("quantization_config") or {}).get("quant_method")
-    if method:
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: holds {_kind_of(values)}, not the settings of a model")
+    quantised = values.get("quantization_config") or values.get("compression_config")
+    if quantised:
+        named = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        method = named or "an unnamed method"
         raise ModelError(
             f"{folder}: the checkpoint is quantised with {method}, which is not read yet; "
             "compile the unquantised checkpoint it was made from"
         )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True)
+        # Without trust_remote_code=False, transformers asks on the terminal whether it may run a model's own code.
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
-        raise ModelError(
-            f"{path}: transformers does not know model type {values.get('model_type')!r}: {str(error).splitlines()[0]}"
-        ) from error
+        kind = values.get("model_type")
+        if kind in CONFIG_MAPPING:
+            reason = " ".join(str(error).split())
+            raise ModelError(f"{path}: transformers refuses this configuration of a {kind} model: {reason}") from error
+        if kind is None:
+            raise ModelError(f"{path}: names no model_type, so this is not a Hugging Face model") from error
+        own = "; the model brings code of its own, which is never run" if values.get("auto_map") else ""
+        raise ModelError(f"{path}: transformers {__version__} does not know the model type {kind!r}{own}") from error
 
 
 def _find_shards(folder: Path) -> tuple[str, ...]:
@@ -164,14 +201,19 @@ def _find_shards(folder: Path) -> tuple[str, ...]:
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise ModelError(f"{index}: damaged: {error!r}") from error
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise ModelError(f"{index}: damaged: {error!r}; download it again") from error
+        strange = [shard for shard in shards if not isinstance(shard, str) or not shard or Path(shard).name != shard]
+        if strange:
+            raise ModelError(f"{index}: damaged: {strange[0]!r} is not the name of a file beside it; download it again")
         missing = [shard for shard in shards if not (folder / shard).is_file()]
         if missing:
             raise ModelError(
                 f"{folder}: {len(missing)} of {len(shards)} shards are missing, first {missing[0]}; download it again"
             )
         return tuple(shards)
+    if (folder / _SINGLE).is_file():  # what transformers reads; some models hold their weights a second time beside it
+        return (_SINGLE,)
     found = tuple(sorted(path.name for path in folder.glob("*.safetensors")))
     if not found:
         hint = "; convert pytorch_model.bin to safetensors first" if list(folder.glob("*.bin")) else ""
@@ -188,6 +230,9 @@ def _read_headers(path: Path) -> dict[str, TensorHeader]:
                 for name, view in slices.items()
             }
     except (SafetensorError, OSError) as error:
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise ModelError(f"{path}: a pointer of git-lfs, not the weights; run: git lfs pull") from error
         raise ModelError(
             f"{path}: truncated or damaged ({error}; {path.stat().st_size} bytes on disk); download it again"
         ) from error
@@ -201,6 +246,21 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
     missing = sorted(set(listed) - set(tensors))
     if missing:
         raise ModelError(f"{folder}: the index names tensor {missing[0]} in {listed[missing[0]]}, which does not hold it")
+
+
+def _check_tokenizer(folder: Path) -> None:
+    path = folder / TOKENIZER_FILES[0]
+    remedy = "save one with transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
+    if not path.is_file():
+        raise ModelError(f"{folder}: tokenizer.json is missing, so text cannot be turned into tokens; {remedy}")
+    try:
+        Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise ModelError(f"{path}: cannot be read: {error}; {remedy}") from error
+
+
+def _kind_of(value: object) -> str:
+    return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
 
 
 def _name_of(model: str) -> str:

@@ -18,6 +18,7 @@ from amdnfs_compile.frontend.trace import CallShape, trace_call
 from amdnfs_compile.pipeline import TORCH_PHASE, convert_torch_to_linalg, run_phase
 from amdnfs_passes.base import PassResult
 from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.target import Target
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 """Our storage types to torch's."""
@@ -38,7 +39,7 @@ class Binding:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportedModel:
-    """A model with its program, before any target is looked at."""
+    """A model with its program, ready for IREE."""
 
     bytecode: bytes
     """Linalg on tensors, all entry points."""
@@ -66,9 +67,10 @@ def import_model(
     skeleton: Skeleton,
     shapes: Sequence[CallShape],
     page_tokens: int,
+    target: Target,
     progress: Callable[[str], None],
 ) -> ImportedModel:
-    """Traces a model for `shapes` and runs the passes that no target influences.
+    """Traces a model for `shapes` and runs the passes of the torch phase as `target` wants them.
 
     Raises:
         ModelError: If the model or its checkpoint cannot be imported.
@@ -92,7 +94,7 @@ def import_model(
         writer.add_entry(shape.name, partition, plan)
     progress("rewriting")
     module = writer.module
-    passes = run_phase(TORCH_PHASE, module)
+    passes = run_phase(TORCH_PHASE, module, target)
     convert_torch_to_linalg(module)
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)

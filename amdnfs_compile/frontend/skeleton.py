@@ -72,10 +72,13 @@ def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
     try:
         with torch.no_grad(), session(discovery):
             model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False)
-    except ModelError:
-        raise
+    except ModelError as error:
+        raise ModelError(f"{config.model_type}: {error}") from error
     except Exception as error:
-        raise ModelError(f"{config.model_type}: running the model's own code on shapes failed: {error}") from error
+        raise ModelError(
+            f"{config.model_type}: running the model's own code on shapes failed: {_first_line(error)}; models whose "
+            "code looks at the values of tensors (state-space layers, dynamic rotary scaling) are not supported"
+        ) from error
     layers = list(model.get_submodule(layer_prefix).children())
     missing = sorted(set(range(len(layers))) - set(discovery.caches))
     if missing:
@@ -115,7 +118,9 @@ def build_model(config: Any, dtype: torch.dtype) -> torch.nn.Module:
             model.set_attn_implementation(NAME)
             model.tie_weights()  # building without initialisation leaves tied parameters apart
     except Exception as error:
-        raise ModelError(f"{config.model_type}: transformers cannot build this model: {error}") from error
+        if "Unrecognized configuration class" in str(error):
+            raise ModelError(f"{config.model_type}: not a causal language model that transformers knows") from error
+        raise ModelError(f"{config.model_type}: transformers cannot build this model: {_first_line(error)}") from error
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"{config.model_type}: not a torch module")
     return model.eval().requires_grad_(False)
@@ -136,11 +141,16 @@ def _shortened(config: Any, num_layers: int, keep: int) -> Any:
 def _find_layers(model: torch.nn.Module, config: Any) -> str:
     count = config.get_text_config().num_hidden_layers
     for name, module in model.named_modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count > 0:
             first = next(iter(module.children()))
             if any(getattr(inner, "layer_idx", None) == 0 for inner in first.modules()):
                 return name
     raise ModelError(f"{config.model_type}: found no list of {count} decoder layers in the model")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0]}"
 
 
 def _signature(layer: torch.nn.Module) -> str:

@@ -127,13 +127,13 @@ def read_example(cls: type[ModulePass]) -> Example:
     """
     name = cls.pass_name()
     doc = sys.modules[cls.__module__].__doc__ or ""
-    headings = {match["word"]: match for match in _HEADING.finditer(doc)}
-    if set(headings) != {"Before", "After"}:
+    headings = list(_HEADING.finditer(doc))
+    if [heading["word"] for heading in headings] != ["Before", "After"]:
         raise CheckFailed(f"{name}: the docstring needs a 'Before::' and an 'After::'")
-    before, note = _block(name, doc, headings["Before"]), headings["After"]["note"] or ""
+    before, note = _block(name, doc, headings[0]), headings[1]["note"] or ""
     if note.startswith("nothing changes"):
         return Example(before=before)
-    after = _block(name, doc, headings["After"])
+    after = _block(name, doc, headings[1])
     if not note.startswith("the call"):
         return Example(before=before, after=after)
     call = _CALLEE.match(after.strip())

@@ -2,15 +2,14 @@
 
 // The weight is read as it lies on disk, [columns, depth], and the sum is in f32 whatever is stored.
 // CHECK-DAG:   #[[X:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d0, d2)>
-// CHECK-DAG:   #[[LINEAR_WEIGHT:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d1, d2)>
-// CHECK-DAG:   #[[MM_WEIGHT:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d2, d1)>
+// CHECK-DAG:   #[[WEIGHT:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d1, d2)>
 
 // CHECK-LABEL: func.func private @amdnfs.mm.2x4xf32.4x8(
-// CHECK:         linalg.matmul indexing_maps = [#[[X]], #[[MM_WEIGHT]], {{.*}}] ins({{.*}} : tensor<2x4xf32>, tensor<4x8xf32>)
+// CHECK:         linalg.matmul ins({{.*}} : tensor<2x4xf32>, tensor<4x8xf32>)
 
 // CHECK-LABEL: func.func private @amdnfs.linear.1x2x4xf16.8x4.bias1(
 // CHECK:         [[ROWS:%[a-z0-9_]+]] = tensor.collapse_shape {{.*}} : tensor<1x2x4xf16> into tensor<2x4xf16>
-// CHECK:         [[SUM:%[0-9]+]] = linalg.matmul indexing_maps = [#[[X]], #[[LINEAR_WEIGHT]], {{.*}}] ins([[ROWS]], {{.*}}) outs({{.*}} : tensor<2x8xf32>)
+// CHECK:         [[SUM:%[0-9]+]] = linalg.matmul indexing_maps = [#[[X]], #[[WEIGHT]], {{.*}}] ins([[ROWS]], {{.*}}) outs({{.*}} : tensor<2x8xf32>)
 // CHECK:         linalg.generic {{.*}} ins({{%[a-z0-9]+}}, [[SUM]] : tensor<8xf16>, tensor<2x8xf32>)
 // CHECK:           [[WITH_BIAS:%[0-9]+]] = arith.addf
 // CHECK-NEXT:      arith.truncf [[WITH_BIAS]] : f32 to f16

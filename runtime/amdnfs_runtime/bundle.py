@@ -12,9 +12,12 @@ compiler's job; this module knows the format and checks it.
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import hashlib
 import json
+import types
+import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -26,6 +29,10 @@ FORMAT = "amdnfs-bundle"
 FORMAT_VERSION = 1
 MIN_FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer/tokenizer.json"
+"""Path of the tokenizer."""
+CACHE_BYTES: Mapping[str, int] = types.MappingProxyType({"f32": 4, "f16": 2, "bf16": 2})
+"""Size of one element of a pool, in bytes, by element type."""
 _HASH_CHUNK_BYTES = 1 << 22
 
 
@@ -133,7 +140,7 @@ class Manifest:
     @property
     def page_bytes(self) -> int:
         """Size of one page over all layers, in bytes."""
-        element = {"f32": 4, "f16": 2, "bf16": 2}[self.cache_dtype]
+        element = CACHE_BYTES[self.cache_dtype]
         return sum(2 * self.page_tokens * layer.kv_heads * layer.head_dim * element for layer in self.layers)
 
     def to_json(self) -> str:
@@ -157,7 +164,8 @@ def read_manifest(folder: Path) -> Manifest:
     """Reads and validates the manifest of the bundle in `folder`; looks at no other file.
 
     Raises:
-        ArtifactError: If it is missing, not JSON, of another format or version, or lacks a field.
+        ArtifactError: If it is missing, not JSON, of another format or version, or a field is missing, unknown, of
+            another type or out of range.
     """
     path = folder / MANIFEST
     if not folder.is_dir():
@@ -177,39 +185,76 @@ def _from_json(values: Any, path: Path) -> Manifest:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ArtifactError(f"{path}: not a manifest of a bundle (its format is not {FORMAT!r})")
     version = values.get("format_version")
-    if not isinstance(version, int) or not MIN_FORMAT_VERSION <= version <= FORMAT_VERSION:
+    if type(version) is not int or not MIN_FORMAT_VERSION <= version <= FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format version {version!r}, but this runtime reads {MIN_FORMAT_VERSION} to {FORMAT_VERSION}; "
             "install a newer amdnfs, or compile the bundle again with this one"
         )
     try:
-        return Manifest(
-            model=ModelEntry(**values["model"]),
-            page_tokens=values["page_tokens"],
-            cache_dtype=values["cache_dtype"],
-            layers=tuple(LayerCacheEntry(**item) for item in values["layers"]),
-            bos_token_id=values["bos_token_id"],
-            eos_token_ids=tuple(values["eos_token_ids"]),
-            weights=tuple(values["weights"]),
-            targets={name: _target(item) for name, item in values["targets"].items()},
-            files={_checked_path(name, path): FileEntry(**item) for name, item in values["files"].items()},
-            format_version=version,
-        )
-    except (KeyError, TypeError, AttributeError) as error:
+        manifest = _read(Manifest, {name: value for name, value in values.items() if name != "format"}, "")
+        _check_sense(manifest)
+    except ValueError as error:
         raise ArtifactError(f"{path}: damaged manifest: {error}; compile the bundle again") from error
+    return typing.cast(Manifest, manifest)
 
 
-def _target(values: dict[str, Any]) -> TargetEntry:
-    points = tuple(EntryPoint(**item) for item in values["entry_points"])
-    features = tuple(values["cpu_features"])
-    return TargetEntry(**{**values, "entry_points": points, "cpu_features": features})
+def _read(kind: Any, value: Any, where: str) -> Any:
+    """`value` of the JSON as a `kind`: a dataclass, `tuple[x, ...]`, `Mapping[str, x]`, `x | None`, or a plain type.
+
+    Raises:
+        ValueError: Naming the field (`where`) that is missing, unknown or of another type.
+    """
+    arguments = typing.get_args(kind)
+    if isinstance(kind, types.UnionType):
+        return None if value is None else _read(arguments[0], value, where)
+    origin = typing.get_origin(kind)
+    is_record = dataclasses.is_dataclass(kind)
+    wanted: Any = list if origin is tuple else dict if origin or is_record else kind
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        raise ValueError(f"{where} is {value!r:.60}, not of type {wanted.__name__}")
+    if origin is tuple:
+        return tuple(_read(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if origin is collections.abc.Mapping:
+        return {name: _read(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
+    return _read_record(kind, value, where) if is_record else value
 
 
-def _checked_path(name: str, manifest: Path) -> str:
-    parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or "\\" in name:
-        raise ArtifactError(f"{manifest}: the path {name!r} leaves the bundle")
-    return name
+def _read_record(kind: Any, value: dict[str, Any], where: str) -> Any:
+    names = [item.name for item in dataclasses.fields(kind)]
+    for problem, found in (("lacks", set(names) - set(value)), ("has the unknown field", set(value) - set(names))):
+        if found:
+            raise ValueError(f"{where or 'it'} {problem} {sorted(found)[0]!r}")
+    kinds = typing.get_type_hints(kind)
+    return kind(**{name: _read(kinds[name], value[name], f"{where}.{name}".lstrip(".")) for name in names})
+
+
+def _check_sense(manifest: Manifest) -> None:
+    """Checks what the runtime relies on.
+
+    Raises:
+        ValueError: Naming the first field that makes no sense.
+    """
+    for name in manifest.files:
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name:
+            raise ValueError(f"the path {name!r} leaves the bundle")
+    programs = [path for target in manifest.targets.values() for path in (target.program, target.facts)]
+    for name in (*manifest.weights, TOKENIZER, *programs):
+        if name not in manifest.files:
+            raise ValueError(f"it does not list the file {name!r}")
+    if manifest.cache_dtype not in CACHE_BYTES:
+        raise ValueError(f"cache_dtype is {manifest.cache_dtype!r}; known are {', '.join(sorted(CACHE_BYTES))}")
+    for index, layer in enumerate(manifest.layers):
+        if layer.kind != "paged":
+            raise ValueError(f"layers[{index}].kind is {layer.kind!r}; known is 'paged'")
+    model, points = manifest.model, [point for target in manifest.targets.values() for point in target.entry_points]
+    counts = [("page_tokens", manifest.page_tokens), ("number of layers", len(manifest.layers))]
+    counts += [("model.vocab_size", model.vocab_size), ("model.context_tokens", model.context_tokens)]
+    counts += [("kv_heads or head_dim", min(layer.kv_heads, layer.head_dim)) for layer in manifest.layers]
+    counts += [("batch or tokens of an entry point", min(point.batch, point.tokens)) for point in points]
+    for label, count in counts:
+        if count < 1:
+            raise ValueError(f"{label} is {count}, but must be at least 1")
 
 
 def verify_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:

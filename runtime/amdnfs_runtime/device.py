@@ -12,7 +12,7 @@ import numpy as np
 from iree import runtime as rt
 
 from amdnfs_runtime.bundle import Manifest, TargetEntry
-from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.errors import ArtifactError, CapacityError
 from amdnfs_targets.detect import cpu_features, detect_amd_gfx, has_nvidia_gpu
 
 HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
@@ -87,7 +87,7 @@ def choose_target(manifest: Manifest, host: Host, wanted: str | None = None) -> 
     Raises:
         ArtifactError: If the wanted target, or every target, cannot run here; says what there is and what is needed.
     """
-    held = ", ".join(manifest.targets) or "nothing"
+    held = ", ".join(manifest.targets) or "no program at all"
     if wanted is not None:
         if wanted not in manifest.targets:
             raise ArtifactError(f"the bundle has no target {wanted}; it holds {held}")
@@ -96,17 +96,15 @@ def choose_target(manifest: Manifest, host: Host, wanted: str | None = None) -> 
             raise ArtifactError(f"cannot run {wanted} here: {reason}; this machine has {host.describe()}")
         return wanted
     reasons = []
-    for kind in _ORDER:
-        for name, target in manifest.targets.items():
-            if target.kind != kind:
-                continue
-            reason = host.why_not(name, target)
-            if reason is None:
-                return name
-            reasons.append(reason)
+    kinds = {name: target.kind for name, target in manifest.targets.items()}
+    for name in sorted(kinds, key=lambda name: (*_ORDER, kinds[name]).index(kinds[name])):
+        reason = host.why_not(name, manifest.targets[name])
+        if reason is None:
+            return name
+        reasons.append(reason)
     raise ArtifactError(
         f"no program of the bundle runs here; this machine has {host.describe()}\n"
-        f"  the bundle holds {held}: {'; '.join(reasons)}\n"
+        f"  the bundle holds {held}{': ' if reasons else ''}{'; '.join(reasons)}\n"
         "  add a target, e.g.: amdnfs-compile MODEL --target cpu -o BUNDLE"
     )
 
@@ -139,23 +137,37 @@ class Program:
                     self._module,
                 ],
             )
+            found = {point.name: self._module.lookup_function(point.name) for point in target.entry_points}
+            missing = [name for name, function in found.items() if function is None]
+            if missing:
+                raise ValueError(f"it has no function {missing[0]}; compile the bundle again")
             self._functions: Mapping[str, Callable[..., Any]] = {
-                point.name: rt.FunctionInvoker(self._context, self._device, self._module.lookup_function(point.name))
-                for point in target.entry_points
+                name: rt.FunctionInvoker(self._context, self._device, function) for name, function in found.items()
             }
-        except (RuntimeError, ValueError, KeyError) as error:
+        except (RuntimeError, ValueError, LookupError, OSError) as error:
             raise ArtifactError(f"{folder}: the device refuses the program for {target_name}: {error}") from error
 
     def make_pools(self, manifest: Manifest, num_pages: int) -> list[Any]:
-        """One zeroed pool a layer: `[num_pages, 2, page_tokens, kv_heads, head_dim]`."""
+        """One zeroed pool a layer: `[num_pages, 2, page_tokens, kv_heads, head_dim]`.
+
+        Raises:
+            CapacityError: If the memory does not hold them.
+        """
         dtype = cache_dtype(manifest.cache_dtype)
-        return [
-            rt.asdevicearray(
-                self._device,
-                np.zeros((num_pages, 2, manifest.page_tokens, layer.kv_heads, layer.head_dim), dtype),
-            )
-            for layer in manifest.layers
-        ]
+        try:
+            return [
+                rt.asdevicearray(
+                    self._device,
+                    np.zeros((num_pages, 2, manifest.page_tokens, layer.kv_heads, layer.head_dim), dtype),
+                )
+                for layer in manifest.layers
+            ]
+        except (RuntimeError, ValueError, MemoryError) as error:
+            size = num_pages * manifest.page_bytes / 2**30
+            raise CapacityError(
+                f"the KV pool of {num_pages} pages ({size:.1f} GiB) does not fit the memory of {self.target_name}; "
+                f"load with fewer pages ({error})"
+            ) from error
 
     def call(
         self,
@@ -178,8 +190,14 @@ class Program:
 
         Returns:
             Greedy tokens `[batch]` int64 and logits `[batch, vocab]` f32, both still on the device, and the pools.
+
+        Raises:
+            ArtifactError: If the device fails, or the program wants other arguments than the manifest says.
         """
-        greedy, logits, *new_pools = self._functions[name](tokens, start, num_valid, table, *pools)
+        try:
+            greedy, logits, *new_pools = self._functions[name](tokens, start, num_valid, table, *pools)
+        except (RuntimeError, ValueError) as error:
+            raise ArtifactError(f"the program for {self.target_name} failed in {name}: {error}") from error
         return greedy, logits, new_pools
 
     def read(self, array: Any) -> np.ndarray:

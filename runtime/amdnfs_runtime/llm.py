@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from amdnfs_runtime.request import GenerationResult, SamplingParams
 DEFAULT_POOL_BYTES = 1 << 30
 """Upper bound of the default pool, in bytes; one full context is always allowed."""
 
+_LEAST_PAGES = 2
+
 
 def load(
     path: str | Path, *, target: str | None = None, num_pages: int | None = None, check: bool = True
@@ -35,17 +38,16 @@ def load(
 
     Raises:
         ArtifactError: If the bundle is damaged or none of its programs runs here.
-        CapacityError: If `num_pages` cannot hold a single token.
+        CapacityError: If `num_pages` cannot hold a single token, or the memory does not hold the pool.
+        UsageError: If `num_pages` is not a whole number.
     """
     folder = Path(path)
     manifest = read_manifest(folder)
     name = choose_target(manifest, inspect_host(), target)
     if check:
-        entry = manifest.targets[name]
         others = [item for other, item in manifest.targets.items() if other != name]
         skipped = {item.program for item in others} | {item.facts for item in others}
         verify_files(folder, manifest, [item for item in manifest.files if item not in skipped])
-        assert entry.program in manifest.files
     return LLM(folder, manifest, name, num_pages)
 
 
@@ -56,12 +58,18 @@ class LLM:
         """See `load`."""
         self.manifest = manifest
         self.target_name = target_name
+        if num_pages is not None and (not isinstance(num_pages, int) or isinstance(num_pages, bool)):
+            raise UsageError(f"num_pages must be a whole number, not {num_pages!r}")
+        if num_pages is not None and num_pages < _LEAST_PAGES:
+            raise CapacityError(
+                f"num_pages={num_pages}: the pool needs at least {_LEAST_PAGES} pages, one of which is never handed out"
+            )
         points = manifest.targets[target_name].entry_points
         self._chunks = sorted((p.tokens, p.name) for p in points if p.kind == "prefill")
         self._batches = sorted((p.batch, p.name) for p in points if p.kind == "decode")
         if not self._chunks or not self._batches:
             raise ArtifactError(f"{folder}: {target_name} has no prefill or no decode entry point")
-        self._pool = PagePool(num_pages or self._default_pages(), manifest.page_tokens)
+        self._pool = PagePool(self._default_pages() if num_pages is None else num_pages, manifest.page_tokens)
         self.tokenizer = _load_tokenizer(folder)
         self._program = Program(folder, manifest, target_name)
         self._pools = self._program.make_pools(manifest, self._pool.num_pages)
@@ -75,9 +83,12 @@ class LLM:
         """Token ids of `prompt`, with the begin token if the tokenizer adds one.
 
         Raises:
-            UsageError: If the prompt gives no token at all and the model has no begin token.
+            UsageError: If the prompt gives no token at all and the model has no begin token, or is not Unicode.
         """
-        ids: list[int] = self.tokenizer.encode(prompt).ids
+        try:
+            ids: list[int] = self.tokenizer.encode(prompt).ids
+        except TypeError as error:  # what the library makes of lone surrogates
+            raise UsageError(f"the prompt is not valid Unicode text: {prompt[:40]!a}") from error
         if not ids and self.manifest.bos_token_id is not None:
             return [self.manifest.bos_token_id]
         if not ids:
@@ -110,6 +121,8 @@ class LLM:
                     generation = waiting.pop(0)
                     running.append(generation)
                     self._prefill(generation)
+                if not running:
+                    waiting[0].reserve()  # raises: the pages are held by a stream that is still open
                 running = [item for item in running if not item.release_if_finished()]
                 if running:
                     self._decode(running)
@@ -133,7 +146,7 @@ class LLM:
 
     def _stream(self, generation: Generation) -> Iterator[str]:
         try:
-            self._admit(generation)
+            generation.reserve()
             self._prefill(generation)
             while True:
                 piece = generation.take_text()
@@ -146,7 +159,7 @@ class LLM:
             generation.release()
 
     def _begin(self, prompt: str | Sequence[int], params: SamplingParams) -> Generation:
-        ids = self.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        ids = self.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
         vocab = self.manifest.model.vocab_size
         bad = [token for token in ids if not 0 <= token < vocab]
         if bad or not ids:
@@ -232,6 +245,13 @@ class LLM:
         wanted = one * self._batches[-1][0]
         affordable = DEFAULT_POOL_BYTES // max(1, self.manifest.page_bytes)
         return 1 + max(one, min(wanted, affordable))
+
+
+def _token_ids(prompt: Any) -> list[int]:
+    try:
+        return [operator.index(token) for token in prompt]
+    except TypeError as error:
+        raise UsageError(f"a prompt must be a text or a list of token ids, not {prompt!r:.80}") from error
 
 
 def _params(params: SamplingParams | None, options: dict[str, Any]) -> SamplingParams:

@@ -78,6 +78,10 @@ class _Attention:
 class LowerPagedAttentionPass(ModulePass):
     """Replaces `amdnfs.paged_attention` by gathers, two contractions and a softmax."""
 
+    split_softmax: bool = False
+    """Keep the maximum and the sum in dispatches of their own. IREE 3.13.0 fuses them otherwise, and for a GPU whose
+    wave size it does not know it then asks for shared memory in proportion to the context."""
+
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
         rewrites = 0
@@ -89,7 +93,7 @@ class LowerPagedAttentionPass(ModulePass):
                 self.refuse(refusals, op, attention)
                 continue
             operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
-            call_function(module, op, attention.function_name, _function_text(attention), operands)
+            call_function(module, op, attention.function_name, _function_text(attention, self.split_softmax), operands)
             rewrites += 1
         return rewrites
 
@@ -134,7 +138,7 @@ def _match(op: Operation) -> _Attention | str:
     )
 
 
-def _function_text(a: _Attention) -> str:
+def _function_text(a: _Attention, split_softmax: bool) -> str:
     group = a.heads // a.kv_heads
     is_f32 = a.element == "f32"
     sizes = {
@@ -159,6 +163,8 @@ def _function_text(a: _Attention) -> str:
         window=a.window or _NO_WINDOW,
         sink_argument=f", %sinks: tensor<{a.heads}x{a.element}>" if a.has_sinks else "",
         cap=template.CAP.format(cap=f"0x{_hex_f32(a.softcap)}") if a.softcap else template.NO_CAP,
+        barrier=template.BARRIER.format(**sizes) if split_softmax else "",
+        max="%max_stored" if split_softmax else "%max",
         raw="_raw" if a.has_sinks else "",
         sink_max=template.SINK_MAX.format(**sizes, **sinks) if a.has_sinks else "",
         sink_sum=template.SINK_SUM.format(**sizes, **sinks) if a.has_sinks else "",
