@@ -72,7 +72,7 @@ def verify_bundle(
     rng = np.random.default_rng(seed)
     texts = rng.integers(0, manifest.model.vocab_size, (3, length))
     reference = _reference_logits(model, manifest, texts)
-    replay = _Replay(bundle, manifest, name)
+    replay = _Replay(bundle, manifest, name, length)
     checks = []
     tolerance = TOLERANCE[manifest.model.dtype]
 
@@ -132,13 +132,13 @@ def _reference_logits(model: Path, manifest: Manifest, texts: np.ndarray) -> np.
 class _Replay:
     """Feeds a program given tokens and hands back the logits of every call."""
 
-    def __init__(self, bundle: Path, manifest: Manifest, target: str) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, target: str, num_tokens: int) -> None:
         points = manifest.targets[target].entry_points
         self._chunks = sorted((point.tokens, point.name) for point in points if point.kind == "prefill")
         self._batches = sorted((point.batch, point.name) for point in points if point.kind == "decode")
         self._program = Program(bundle, manifest, target)
-        self.pages_each = -(-manifest.model.context_tokens // manifest.page_tokens)
-        self.pages_each = min(self.pages_each, 8)
+        self._page_tokens = manifest.page_tokens
+        self.pages_each = -(-num_tokens // manifest.page_tokens)
         self._pools: list[Any] = self._program.make_pools(manifest, 1 + 3 * self.pages_each)
 
     def prefill(self, tokens: np.ndarray, start: int, pages: np.ndarray) -> np.ndarray:
@@ -150,7 +150,8 @@ class _Replay:
             count = min(size, left)
             padded = np.zeros((1, size), np.int64)
             padded[0, :count] = tokens[position : position + count]
-            row = self._call(name, padded, [start + position], [count], pages[None])[0]
+            width = -(-(start + position + count) // self._page_tokens)
+            row = self._call(name, padded, [start + position], [count], pages[None, :width])[0]
             position += count
         return row
 
@@ -161,11 +162,12 @@ class _Replay:
         for begin in range(0, len(rows), largest):
             part = rows[begin : begin + largest]
             batch, name = next(item for item in self._batches if item[0] >= len(part))
-            tokens, table = np.zeros((batch, 1), np.int64), np.zeros((batch, self.pages_each), np.int32)
+            width = -(-(1 + max(position for _, position, _ in part)) // self._page_tokens)
+            tokens, table = np.zeros((batch, 1), np.int64), np.zeros((batch, width), np.int32)
             start, valid = [0] * batch, [0] * batch
             # Rows are placed at the end, so that unused rows come first: a row must not depend on its neighbours.
             for index, (token, position, pages) in enumerate(part, start=batch - len(part)):
-                tokens[index, 0], start[index], valid[index], table[index] = token, position, 1, pages
+                tokens[index, 0], start[index], valid[index], table[index] = token, position, 1, pages[:width]
             result += list(self._call(name, tokens, start, valid, table)[batch - len(part) :])
         return result
 

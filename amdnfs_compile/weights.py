@@ -62,8 +62,8 @@ def _check_space(checkpoint: Checkpoint, changed: Mapping[str, Binding], kept: s
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UsageError(
-            f"not enough disk for the bundle at {folder.parent.parent}: {needed >> 20} MiB needed, {free >> 20} MiB free; "
-            "free some, or choose another place with -o"
+            f"not enough disk for the bundle at {folder.parent.parent}: {-(-needed >> 20)} MiB needed, "
+            f"{free >> 20} MiB free; free some, or choose another place with -o"
         )
 
 

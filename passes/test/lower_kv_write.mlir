@@ -40,22 +40,24 @@ func.func @another_operator(%a: !pool) -> !pool {
 !pages = !torch.vtensor<[?,2,?,1,8],f32>
 !kv = !torch.vtensor<[1,1,2,8],f32>
 !dynamic = !torch.vtensor<[1,1,?,8],f32>
+!matrix = !torch.vtensor<[2,8],f32>
 !narrow = !torch.vtensor<[1,1,2,4],f32>
 !table = !torch.vtensor<[1,?],si32>
 !wide = !torch.vtensor<[1,?],si64>
 !count = !torch.vtensor<[1],si64>
 
 // CHECK-LABEL:   func.func @refused
-// CHECK-COUNT-6: torch.operator "torch.amdnfs.kv_write"
+// CHECK-COUNT-7: torch.operator "torch.amdnfs.kv_write"
 // CHECK-COUNT-2: // refused: lower-kv-write: keys and values must have one static shape [batch, kv_heads, tokens, dim]
-// CHECK-COUNT-4: // refused: lower-kv-write: the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]
+// CHECK-COUNT-5: // refused: lower-kv-write: the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]
 // CHECK-NOT:     // refused
-func.func @refused(%pool: !pool, %small: !small, %heads: !heads, %pages: !pages, %k: !kv, %dynamic: !dynamic, %narrow: !narrow, %table: !table, %wide: !wide, %n: !count) -> !pool {
+func.func @refused(%pool: !pool, %small: !small, %heads: !heads, %pages: !pages, %k: !kv, %dynamic: !dynamic, %matrix: !matrix, %narrow: !narrow, %table: !table, %wide: !wide, %n: !count) -> !pool {
   %tokens_dynamic = torch.operator "torch.amdnfs.kv_write"(%pool, %dynamic, %dynamic, %table, %n, %n) : (!pool, !dynamic, !dynamic, !table, !count, !count) -> !pool
   %head_dims_differ = torch.operator "torch.amdnfs.kv_write"(%pool, %k, %narrow, %table, %n, %n) : (!pool, !kv, !narrow, !table, !count, !count) -> !pool
   %pool_elements = torch.operator "torch.amdnfs.kv_write"(%small, %k, %k, %table, %n, %n) : (!small, !kv, !kv, !table, !count, !count) -> !small
   %pool_heads = torch.operator "torch.amdnfs.kv_write"(%heads, %k, %k, %table, %n, %n) : (!heads, !kv, !kv, !table, !count, !count) -> !heads
   %page_dynamic = torch.operator "torch.amdnfs.kv_write"(%pages, %k, %k, %table, %n, %n) : (!pages, !kv, !kv, !table, !count, !count) -> !pages
   %table_elements = torch.operator "torch.amdnfs.kv_write"(%pool, %k, %k, %wide, %n, %n) : (!pool, !kv, !kv, !wide, !count, !count) -> !pool
+  %key_rank = torch.operator "torch.amdnfs.kv_write"(%pool, %matrix, %matrix, %table, %n, %n) : (!pool, !matrix, !matrix, !table, !count, !count) -> !pool
   return %tokens_dynamic : !pool
 }

@@ -5,7 +5,8 @@
 // CHECK-DAG:   #[[WEIGHT:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d1, d2)>
 
 // CHECK-LABEL: func.func private @amdnfs.mm.2x4xf32.4x8(
-// CHECK:         linalg.matmul ins({{.*}} : tensor<2x4xf32>, tensor<4x8xf32>)
+// CHECK:         [[Y:%[0-9]+]] = linalg.matmul ins({{.*}} : tensor<2x4xf32>, tensor<4x8xf32>)
+// CHECK-NEXT:    return [[Y]]
 
 // CHECK-LABEL: func.func private @amdnfs.linear.1x2x4xf16.8x4.bias1(
 // CHECK:         [[ROWS:%[a-z0-9_]+]] = tensor.collapse_shape {{.*}} : tensor<1x2x4xf16> into tensor<2x4xf16>
@@ -58,16 +59,17 @@ func.func @addmm(%c: !y, %x: !x, %w: !w) -> (!y, !y) {
 
 // CHECK-LABEL: func.func @refused
 // CHECK-NOT:     call @
-// CHECK:       // refused: lower-linear: a size is dynamic; only static row counts are lowered
+// CHECK-COUNT-2: // refused: lower-linear: a size is dynamic; only static row counts are lowered
 // CHECK-NEXT:  // refused: lower-linear: element types f32 and si64 are not one float type
 // CHECK-NEXT:  // refused: lower-linear: only rows times a matrix are lowered
 // CHECK-NEXT:  // refused: lower-linear: the bias must be a row of the result, or all of them, of its element type
 // CHECK-NEXT:  // refused: lower-linear: the bias must be a row of the result, or all of them, of its element type
 // CHECK-NOT:   // refused
-func.func @refused(%x: !x, %w: !w, %dynamic: !dynamic, %ints: !integers, %v: !torch.vtensor<[4],f32>, %column: !torch.vtensor<[2,1],f32>, %small: !torch.vtensor<[8],f16>) -> !y {
+func.func @refused(%x: !x, %w: !w, %dynamic: !dynamic, %unknown: !torch.vtensor, %ints: !integers, %v: !torch.vtensor<[4],f32>, %column: !torch.vtensor<[2,1],f32>, %small: !torch.vtensor<[8],f16>) -> !y {
   %one = torch.constant.int 1
   %none = torch.constant.none
   %rows = torch.aten.mm %dynamic, %w : !dynamic, !w -> !torch.vtensor<[?,8],f32>
+  %no_shape = torch.aten.mm %x, %unknown : !x, !torch.vtensor -> !y
   %elements = torch.aten.mm %x, %ints : !x, !integers -> !y
   %vector = torch.aten.linear %v, %x, %none : !torch.vtensor<[4],f32>, !x, !torch.none -> !torch.vtensor<[2],f32>
   %column_bias = torch.aten.addmm %column, %x, %w, %one, %one : !torch.vtensor<[2,1],f32>, !x, !w, !torch.int, !torch.int -> !y

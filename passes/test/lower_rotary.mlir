@@ -55,13 +55,14 @@ func.func @interleaved(%x: !x, %cos: !x, %sin: !x) -> !x {
 !row = !torch.vtensor<[8],f32>
 
 // CHECK-LABEL:   func.func @refused
-// CHECK-COUNT-6: torch.operator
-// CHECK:         // refused: lower-rotary: operands must be tensors and a constant flag
+// CHECK-COUNT-7: torch.operator
+// CHECK-COUNT-2: // refused: lower-rotary: operands must be tensors and a constant flag
 // CHECK-COUNT-5: // refused: lower-rotary: the last axis must be even, and both tables of one static type that fits
 // CHECK-NOT:     // refused
-func.func @refused(%x: !x, %odd: !odd, %dynamic: !dynamic, %small: !small, %row: !row, %flag: !torch.bool) -> !x {
+func.func @refused(%x: !x, %odd: !odd, %dynamic: !dynamic, %small: !small, %row: !row, %unknown: !torch.vtensor, %flag: !torch.bool) -> !x {
   %f = torch.constant.bool false
   %flag_unknown = torch.operator "torch.amdnfs.rotary"(%x, %x, %x, %flag) : (!x, !x, !x, !torch.bool) -> !x
+  %no_shape = torch.operator "torch.amdnfs.rotary"(%unknown, %x, %x, %f) : (!torch.vtensor, !x, !x, !torch.bool) -> !x
   %axis_odd = torch.operator "torch.amdnfs.rotary"(%odd, %odd, %odd, %f) : (!odd, !odd, !odd, !torch.bool) -> !odd
   %size_dynamic = torch.operator "torch.amdnfs.rotary"(%dynamic, %x, %x, %f) : (!dynamic, !x, !x, !torch.bool) -> !dynamic
   %tables_differ = torch.operator "torch.amdnfs.rotary"(%x, %x, %small, %f) : (!x, !x, !small, !torch.bool) -> !x

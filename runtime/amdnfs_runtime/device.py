@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ class Program:
             for path in manifest.weights:
                 index.load(str(folder / path))
             # A context must hold the very module object whose functions are looked up.
-            self._module = rt.VmModule.mmap(instance, str(folder / target.program))
+            self._module = _map_program(instance, folder / target.program)
             self._context = rt.VmContext(
                 instance,
                 [
@@ -239,6 +240,13 @@ def cache_dtype(name: str) -> np.dtype[Any]:
 
         return np.dtype(bfloat16)
     return np.dtype({"f32": np.float32, "f16": np.float16}[name])
+
+
+def _map_program(instance: Any, path: Path) -> Any:
+    # `VmModule.mmap` opens the file for writing too, and so refuses a bundle that may only be read.
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return rt.VmModule.wrap_buffer(instance, content, close_buffer=True)
 
 
 def _open_device(target: TargetEntry) -> Any:

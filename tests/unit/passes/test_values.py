@@ -49,8 +49,7 @@ def vt(shape: Sequence[int | str], element: str) -> str:
 def function(name: str, arguments: Sequence[str], results: Sequence[str], body: str) -> str:
     """A function whose arguments are %0, %1, ... and whose `body` defines its results, %y0, %y1, ..."""
     signature = ", ".join(f"%{index}: {kind}" for index, kind in enumerate(arguments))
-    names = ", ".join(f"%y{index}" for index in range(len(results)))
-    kinds = ", ".join(results)
+    names, kinds = ", ".join(f"%y{index}" for index in range(len(results))), ", ".join(results)
     return f"func.func @{name}({signature}) -> ({kinds}) {{\n{body}\nreturn {names} : {kinds}\n}}\n"
 
 
@@ -84,11 +83,10 @@ def rounding(element: str, wanted: Array) -> Array:
 
 
 def assert_within(got: Array, wanted: Array, bound: Array) -> None:
-    """Checks |got - wanted| <= bound everywhere, NaN being nowhere within."""
+    """Checks |got - wanted| <= bound everywhere; NaN is not."""
     wrong = ~(np.abs(got.astype(np.float64) - wanted) <= bound)
-    if wrong.any():
-        first = f"at {np.argwhere(wrong)[0]}: {got[wrong][0]}, not {wanted[wrong][0]} +- {bound[wrong][0]}"
-        pytest.fail(f"{wrong.sum()} of {wrong.size} values are wrong, the first {first}")
+    at = tuple(np.argwhere(wrong)[0]) if wrong.any() else ()
+    assert not wrong.any(), f"{wrong.sum()} wrong values, first at {at}: {got[at]}, not {wanted[at]} +- {bound[at]}"
 
 
 # ---- lower-linear
@@ -115,15 +113,14 @@ class Linear:
     def text(self) -> str:
         x, w = vt((*self.rows, self.depth), self.element), vt(self.weight_shape, self.element)
         y = vt((*self.rows, self.columns), self.element)
-        bias, bias_kind = ("%2", vt(self.bias, self.element)) if self.bias is not None else ("%none", "!torch.none")
+        bias, b = ("%2", vt(self.bias, self.element)) if self.bias is not None else ("%none", "!torch.none")
         body = {
-            "linear": f"%y0 = torch.aten.linear %0, %1, {bias} : {x}, {w}, {bias_kind} -> {y}",
+            "linear": f"%y0 = torch.aten.linear %0, %1, {bias} : {x}, {w}, {b} -> {y}",
             "mm": f"%y0 = torch.aten.mm %0, %1 : {x}, {w} -> {y}",
-            "addmm": f"%y0 = torch.aten.addmm {bias}, %0, %1, %i, %i : {bias_kind}, {x}, {w}, !torch.int, !torch.int -> {y}",
+            "addmm": f"%y0 = torch.aten.addmm {bias}, %0, %1, %i, %i : {b}, {x}, {w}, !torch.int, !torch.int -> {y}",
         }[self.op]
         constants = "%none = torch.constant.none\n%i = torch.constant.int 1\n"
-        arguments = [x, w] if self.bias is None else [x, w, bias_kind]
-        return function(self.name, arguments, [y], constants + body)
+        return function(self.name, [x, w] if self.bias is None else [x, w, b], [y], constants + body)
 
 
 LINEARS = [
@@ -148,12 +145,9 @@ def test_linear(linear_module: Any, rng: np.random.Generator, case: Linear) -> N
     x, w = uniform(rng, (*case.rows, case.depth), case.element), uniform(rng, case.weight_shape, case.element)
     bias = [] if case.bias is None else [uniform(rng, case.bias, case.element)]
     got = call(linear_module, case.name, x, w, *bias)
-    x64, w64, *b64 = (torch.from_numpy(value).double() for value in (x, w, *bias))
-    weight = w64 if case.op == "linear" else w64.T
-    wanted = torch.nn.functional.linear(x64, weight).numpy()
-    sizes = torch.nn.functional.linear(x64.abs(), weight.abs()).numpy()
-    if b64:
-        wanted, sizes = wanted + b64[0].numpy(), sizes + b64[0].abs().numpy()
+    x64, w64, b64 = (value.astype(np.float64) for value in (x, w, bias[0] if bias else np.zeros(1)))
+    w64 = w64.T if case.op == "linear" else w64
+    wanted, sizes = x64 @ w64 + b64, np.abs(x64) @ np.abs(w64) + np.abs(b64)
     assert got.dtype == DTYPES[case.element]
     # depth products and the bias are summed in f32, then the sum is rounded once.
     assert_within(got, wanted, (case.depth + 1) * SUM * sizes + rounding(case.element, wanted))
@@ -293,7 +287,7 @@ ATTENTIONS = [
     Attention(name="decode_f16", tokens=1, element="f16"),
     Attention(name="window", tokens=3, window=4),
     Attention(name="softcap", tokens=3, softcap=1.5),
-    Attention(name="sinks_f32", tokens=3, has_sinks=True),
+    Attention(name="sinks_f32", tokens=3, heads=6, has_sinks=True),
     Attention(name="all_f16", tokens=3, element="f16", window=6, softcap=2.5, has_sinks=True),
 ]
 SPLIT_ATTENTIONS = [case for case in ATTENTIONS if case.name in ("plain_f32", "all_f16")]
@@ -326,22 +320,22 @@ class Step:
 
 
 def make_step(rng: np.random.Generator, case: Attention) -> Step:
-    """Four requests: a full chunk across two pages, one with padding, one of padding only, one at the table's end."""
+    """Four requests: a chunk across two pages, one with padding, one of padding only, one that ends with the table."""
     tokens, element = case.tokens, case.element
-    start = np.array([PAGE + 1, 2, 0, COLUMNS * PAGE - 1])
+    start = np.array([PAGE + 1, 1, 0, COLUMNS * PAGE - 1])
     valid = np.array([tokens, max(tokens - 1, 1), 0, 1])
     pages, table = iter(rng.permutation(np.arange(1, NUM_PAGES))), np.zeros((BATCH, COLUMNS), np.int32)
     pool = np.full((NUM_PAGES, 2, PAGE, KV_HEADS, DIM), np.nan, DTYPES[element])
-    for request, column in np.ndindex(table.shape):
-        if valid[request] and column * PAGE < start[request] + valid[request]:
-            table[request, column] = next(pages)
     for request in range(BATCH):
-        for position in range(start[request]):
-            page = table[request, position // PAGE]
-            pool[page, :, position % PAGE] = uniform(rng, (2, KV_HEADS, DIM), element)
+        for position in range(start[request] + valid[request]):
+            if position % PAGE == 0:
+                table[request, position // PAGE] = next(pages)
+            if position < start[request]:
+                pool[table[request, position // PAGE], :, position % PAGE] = uniform(rng, (2, KV_HEADS, DIM), element)
     query = uniform(rng, (BATCH, case.heads, tokens, DIM), element)
     key, value = (uniform(rng, (BATCH, KV_HEADS, tokens, DIM), element) for _ in range(2))
     sinks = uniform(rng, (case.heads,), element)
+    sinks[0] -= 60  # far below every score
     return Step(pool=pool, query=query, key=key, value=value, table=table, start=start, valid=valid, sinks=sinks)
 
 

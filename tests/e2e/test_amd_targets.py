@@ -1,0 +1,57 @@
+"""Every AMD target compiles the shipped model and two-layer twins, in each 16-bit type that its chip computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tests.twins import make_twin
+
+from amdnfs_compile import CompileOptions, Dtype, compile_model
+from amdnfs_runtime.bundle import read_manifest
+from amdnfs_targets.registry import GROUPS, TARGETS
+
+DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model"
+TORCH = {"f16": torch.float16, "bf16": torch.bfloat16}
+SMALL = CompileOptions(prefill_chunks=(16,), decode_batches=(8,))
+CASES = [
+    (target, model, dtype)
+    for target in GROUPS["all-amd"]
+    for model, dtypes in (("demo", ("f16",)), *((twin, ("f16", "bf16")) for twin in ("llama", "qwen3", "gemma2")))
+    for dtype in dtypes
+    if dtype in TARGETS[target].dtypes
+]
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Folders of the models by name and type; heads of 32 and 64 wide sums, so that matrix units could be used."""
+    folder = tmp_path_factory.mktemp("models")
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+    made = {
+        (name, dtype): make_twin(name, folder / f"{name}-{dtype}", TORCH[dtype], **sizes)
+        for name in ("llama", "qwen3", "gemma2")
+        for dtype in TORCH
+    }
+    return {**made, ("demo", "f16"): DEMO_MODEL}
+
+
+@pytest.mark.parametrize(("target", "model", "dtype"), CASES)
+def test_compiles(
+    target: str, model: str, dtype: str, models: dict[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    """The compile passes its checks: pools in place, code object of the right processor."""
+    bundle = compile_model(models[model, dtype], [target], tmp_path / "bundle", SMALL)
+    manifest = read_manifest(bundle)
+    assert manifest.targets[target].gfx == target
+    assert manifest.model.dtype == Dtype(dtype)
+    kinds = {point.kind for point in manifest.targets[target].entry_points}
+    assert kinds == {"prefill", "decode"}
+
+
+def test_unsupported_targets_say_why() -> None:
+    """A target that IREE cannot take has a reason; all others are in the group."""
+    for name, target in TARGETS.items():
+        if target.gfx is not None:
+            assert (name in GROUPS["all-amd"]) == (target.unsupported is None)

@@ -1,0 +1,63 @@
+"""Every family's twin: compiled for the CPU, compared with transformers on fresh random prompts."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from tests.twins import TWINS, make_twin
+
+from amdnfs_compile import CompileOptions, compile_model
+from amdnfs_compile.verify import verify_bundle
+
+SMALL = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_twin_equals_transformers(name: str, tmp_path: Path) -> None:
+    """Prefill in one go and in chunks, decode over page borders, a batch of different lengths."""
+    model = make_twin(name, tmp_path / "model")
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    seed = zlib.crc32(name.encode()) % 1000
+    checks = verify_bundle(bundle, model, "cpu", seed=seed)
+    assert len(checks) == 4
+    wrong = [check for check in checks if not check.is_right]
+    assert not wrong, f"{wrong} with seed {seed}"
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_small_floats_equal_transformers(dtype: str, tmp_path: Path) -> None:
+    """The same in 16 bits, with the tolerance that their mantissas allow."""
+    model = make_twin("llama", tmp_path / "model", {"f16": torch.float16, "bf16": torch.bfloat16}[dtype])
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
+
+
+@pytest.mark.parametrize("page_tokens", [32, 64])
+def test_other_page_sizes(page_tokens: int, tmp_path: Path) -> None:
+    """Pages of 32 and 64 tokens."""
+    model = make_twin("mistral", tmp_path / "model", max_position_embeddings=256)
+    options = CompileOptions(prefill_chunks=(16,), decode_batches=(4,), page_tokens=page_tokens)
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", options)
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
+
+
+def test_alike_layers_are_compiled_once(tmp_path: Path) -> None:
+    """Twelve layers of one kind: two are traced, one function an entry point is compiled, and the result is right."""
+    model = make_twin("llama", tmp_path / "model", num_hidden_layers=12)
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    facts = json.loads((bundle / "artifacts/cpu/facts.json").read_text())
+    assert facts["layers"] == {"in_model": 12, "traced": 2, "compiled": 2}
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
+
+
+def test_layers_that_trace_differently_are_all_traced(tmp_path: Path) -> None:
+    """GPT-2 can scale attention by the layer's index: no attribute shows it but the index, so no layer stands for another."""
+    model = make_twin("gpt2", tmp_path / "model", n_layer=4, scale_attn_by_inverse_layer_idx=True)
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    facts = json.loads((bundle / "artifacts/cpu/facts.json").read_text())
+    assert facts["layers"]["traced"] == 4
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))

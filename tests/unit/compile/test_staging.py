@@ -1,0 +1,161 @@
+"""A bundle is there whole or not at all, whatever ends the compile."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from amdnfs_compile.staging import damaged_files, link_tree, require_bundle_place, staged_folder
+from amdnfs_runtime.bundle import read_manifest
+from amdnfs_runtime.errors import UsageError
+
+DEAD_PID = 2**22 + 1  # above the largest number that Linux gives a process
+
+
+def make_bundle(path: Path, content: str) -> Path:
+    path.mkdir(parents=True)
+    (path / "manifest.json").write_text(content)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_bundle_appears_at_the_end(tmp_path: Path) -> None:
+    final = tmp_path / "new" / "folders" / "m.amdnfs"
+    with staged_folder(final) as folder:
+        (folder / "manifest.json").write_text("new")
+        assert not final.exists()
+    assert names(final.parent) == ["m.amdnfs"]
+    assert (final / "manifest.json").read_text() == "new"
+
+
+def test_an_old_bundle_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    final = make_bundle(tmp_path / "m.amdnfs", "old")
+    with staged_folder(final) as folder:
+        (folder / "manifest.json").write_text("new")
+        assert (final / "manifest.json").read_text() == "old"
+    assert (final / "manifest.json").read_text() == "new"
+    assert names(tmp_path) == ["m.amdnfs"]
+
+
+def test_without_an_exchange_of_folders_two_renames_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    final = make_bundle(tmp_path / "m.amdnfs", "old")
+    with staged_folder(final) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert (final / "manifest.json").read_text() == "new"
+    assert names(tmp_path) == ["m.amdnfs"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug"), SystemExit(1)])
+def test_nothing_is_left_after_a_failure(tmp_path: Path, error: BaseException) -> None:
+    final = make_bundle(tmp_path / "m.amdnfs", "old")
+    with pytest.raises(type(error)), staged_folder(final) as folder:
+        (folder / "manifest.json").write_text("half")
+        raise error
+    assert names(tmp_path) == ["m.amdnfs"]
+    assert (final / "manifest.json").read_text() == "old"
+
+
+def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    final = tmp_path / "m[1].amdnfs"
+    dead = make_bundle(tmp_path / f".m[1].amdnfs.partial-{DEAD_PID}", "half")
+    living = make_bundle(tmp_path / f".m[1].amdnfs.partial-{os.getppid()}", "half")
+    others = make_bundle(tmp_path / f".other.amdnfs.partial-{DEAD_PID}", "half")
+    with staged_folder(final):
+        assert not dead.exists()
+    assert living.exists()
+    assert others.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_something_else_at_the_output_is_never_replaced(tmp_path: Path, kind: str) -> None:
+    final = tmp_path / "thesis"
+    if kind == "file":
+        final.write_text("precious")
+    else:
+        final.mkdir()
+        (final / "chapter").write_text("precious")
+    with pytest.raises(UsageError) as error:
+        require_bundle_place(final)
+    assert str(error.value) == f"{final} exists and is not a bundle; choose another place with -o"
+    with pytest.raises(UsageError), staged_folder(final):
+        pytest.fail("must not begin")
+    assert names(tmp_path) == ["thesis"]
+
+
+def test_an_empty_folder_at_the_output_is_filled(tmp_path: Path) -> None:
+    final = tmp_path / "m.amdnfs"
+    final.mkdir()
+    with staged_folder(final) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert names(final) == ["manifest.json"]
+
+
+def test_a_file_where_a_folder_of_the_output_should_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError) as error, staged_folder(tmp_path / "file" / "m.amdnfs"):
+        pytest.fail("must not begin")
+    assert str(error.value) == f"cannot write to {tmp_path / 'file'}: it is a file; choose another place with -o"
+
+
+def test_an_output_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UsageError) as error, staged_folder(tmp_path / "m.amdnfs"):
+        pytest.fail("must not begin")
+    assert str(error.value) == f"cannot write to {tmp_path}: Permission denied; choose another place with -o"
+
+
+def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
+    final = make_bundle(tmp_path / "m.amdnfs", "old")
+    with pytest.raises(UsageError) as error, staged_folder(final) as folder:
+        (folder / "program").write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "program"))
+    assert str(error.value).startswith(f"cannot write {final}: [Errno 28] No space left on device: ")
+    assert str(error.value).endswith("; choose another place with -o")
+    assert names(tmp_path) == ["m.amdnfs"]
+
+
+def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), staged_folder(tmp_path / "m.amdnfs"):
+        (tmp_path / "absent").read_text()
+
+
+def test_link_tree_shares_files_or_copies_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "weights").mkdir(parents=True)
+    (tmp_path / "a" / "weights" / "w").write_text("1")
+    link_tree(tmp_path / "a", tmp_path / "b", ["weights/w"])
+    assert (tmp_path / "b" / "weights" / "w").samefile(tmp_path / "a" / "weights" / "w")
+
+    def refuse(*_: object) -> None:
+        raise OSError("another file system")
+
+    monkeypatch.setattr("os.link", refuse)
+    link_tree(tmp_path / "a", tmp_path / "c", ["weights/w"])
+    assert not (tmp_path / "c" / "weights" / "w").samefile(tmp_path / "a" / "weights" / "w")
+    assert (tmp_path / "c" / "weights" / "w").read_text() == "1"
+
+
+def test_damaged_files_are_found(fresh_bundle: Path, twin: Path) -> None:
+    manifest = read_manifest(fresh_bundle)
+    assert damaged_files(fresh_bundle, manifest, twin) == set()
+    (fresh_bundle / "weights" / "model.safetensors").write_bytes(b"short")
+    (fresh_bundle / "artifacts" / "cpu" / "facts.json").unlink()
+    assert damaged_files(fresh_bundle, manifest, twin) == {"weights/model.safetensors", "artifacts/cpu/facts.json"}
+
+
+def test_weights_that_are_the_models_own_file_are_not_read_again(
+    bundle: Path, twin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    monkeypatch.setattr("amdnfs_compile.staging.verify_files", lambda _folder, _manifest, names: looked_at.extend(names))
+    manifest = read_manifest(bundle)
+    damaged_files(bundle, manifest, twin)
+    assert sorted(looked_at) == sorted(set(manifest.files) - {"weights/model.safetensors"})

@@ -1,0 +1,163 @@
+"""One generation without a device: its pages, its text, and every way to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from amdnfs_runtime.bundle import LayerCacheEntry, Manifest, ModelEntry
+from amdnfs_runtime.errors import ArtifactError, CapacityError
+from amdnfs_runtime.generation import Generation
+from amdnfs_runtime.pages import PagePool
+from amdnfs_runtime.request import FinishReason, SamplingParams
+from tokenizers import Tokenizer, decoders, models
+
+EOS = 0
+WORDS = ["</s>", "a", "b", "c", "d", "e", "STOP", "ST", "OP", "\u00e9"]
+TOKENIZER = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="</s>"))
+TOKENIZER.decoder = decoders.Fuse()
+MANIFEST = Manifest(
+    model=ModelEntry(
+        name="m",
+        architecture="M",
+        model_type="m",
+        dtype="f32",
+        vocab_size=len(WORDS),
+        context_tokens=12,
+        digest="",
+    ),
+    page_tokens=4,
+    cache_dtype="f32",
+    layers=(LayerCacheEntry(kind="paged", kv_heads=1, head_dim=2, window=0),),
+    bos_token_id=None,
+    eos_token_ids=(EOS,),
+    weights=(),
+    targets={},
+)
+
+
+def begin(prompt: Sequence[int] = (1, 2, 3), pool: PagePool | None = None, **params: Any) -> Generation:
+    pool = pool or PagePool(num_pages=9, page_tokens=4)
+    return Generation(prompt, SamplingParams(**params), MANIFEST, TOKENIZER, pool)
+
+
+def feed(generation: Generation, tokens: Sequence[int]) -> str:
+    """Gives greedy tokens until the generation ends; returns what a stream would have shown."""
+    shown = ""
+    for token in tokens:
+        assert generation.finish_reason is None, f"ended before token {token}"
+        generation.accept(token, None)
+        shown += generation.take_text()
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("params", "tokens", "text", "reason"),
+    [
+        ({"max_tokens": 3}, [1, 2, 3], "abc", FinishReason.LENGTH),
+        ({}, [1, 2, EOS], "ab", FinishReason.EOS),
+        ({}, [EOS], "", FinishReason.EOS),
+        ({"stop_token_ids": (3,)}, [1, 2, 3], "ab", FinishReason.STOP),
+        ({"stop": ("STOP",)}, [1, 7, 8], "a", FinishReason.STOP),
+        ({"stop": ("bc",)}, [1, 2, 3], "a", FinishReason.STOP),
+        ({"stop": ("x", "ce", "bce")}, [1, 2, 3, 5], "a", FinishReason.STOP),
+        ({"stop": ("STOP",), "max_tokens": 2}, [1, 7], "aST", FinishReason.LENGTH),
+        ({"stop": ("STOP",)}, [7, EOS], "ST", FinishReason.EOS),
+        ({}, [1, 2, 3, 4, 5, 1, 2, 3, 4], "abcdeabcd", FinishReason.CONTEXT),
+        ({"ignore_eos": True, "max_tokens": 2}, [EOS, 1], "</s>a", FinishReason.LENGTH),
+    ],
+)
+def test_ends(params: dict[str, Any], tokens: list[int], text: str, reason: FinishReason) -> None:
+    generation = begin(**params)
+    shown = feed(generation, tokens)
+    result = generation.result()
+    assert (result.text, result.finish_reason) == (text, reason)
+    assert shown == text
+    assert result.token_ids == tuple(tokens)
+    assert result.prompt_token_ids == (1, 2, 3)
+    assert result.timings.num_generated_tokens == len(tokens)
+
+
+def test_the_limit_of_tokens_goes_before_that_of_the_context() -> None:
+    generation = begin(max_tokens=9)
+    feed(generation, [1] * 9)
+    assert generation.finish_reason is FinishReason.LENGTH
+
+
+def test_ends_are_impossible_before_min_tokens() -> None:
+    generation = begin(min_tokens=2, stop_token_ids=(1,), max_tokens=4)
+    logits = np.array([9.0, 8.0, 1.0, 2.0, 0, 0, 0, 0, 0, 0], np.float32)
+    for expected in (3, 3):
+        assert generation.needs_logits
+        generation.accept(EOS, logits)
+        assert generation.last_token == expected
+    assert not generation.needs_logits
+    generation.accept(1, None)
+    assert generation.finish_reason is FinishReason.STOP
+    assert logits[0] == 9.0
+
+
+def test_without_any_end_min_tokens_needs_no_logits() -> None:
+    assert not begin(min_tokens=2, ignore_eos=True).needs_logits
+
+
+def test_half_a_stop_string_is_never_shown() -> None:
+    generation = begin(stop=("STOP",))
+    generation.accept(7, None)
+    assert generation.take_text() == ""
+    generation.accept(1, None)
+    assert generation.take_text() == "STa"
+
+
+@pytest.mark.parametrize("token", [-1, len(WORDS), 2**31])
+def test_a_token_outside_the_vocabulary_means_a_broken_program(token: int) -> None:
+    with pytest.raises(ArtifactError) as error:
+        begin().accept(token, None)
+    assert str(error.value) == (
+        f"the program gave token {token}, but the vocabulary has {len(WORDS)}: its logits are not finite; "
+        "check the bundle with: amdnfs verify BUNDLE"
+    )
+
+
+def test_logits_that_are_not_numbers_mean_a_broken_program() -> None:
+    with pytest.raises(ArtifactError, match="logits are not finite: 10 of 10 are NaN"):
+        begin(temperature=1.0, seed=1).accept(1, np.full(len(WORDS), np.nan, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("num_prompt", "max_tokens", "positions"),
+    [(1, 1, 1), (3, 1, 3), (3, 2, 4), (3, 9, 11), (3, 100, 11), (11, 100, 11)],
+)
+def test_positions_that_a_request_can_come_to_need(num_prompt: int, max_tokens: int, positions: int) -> None:
+    assert begin([1] * num_prompt, max_tokens=max_tokens).max_positions == positions
+
+
+def test_pages_are_taken_once_and_given_back() -> None:
+    pool = PagePool(num_pages=9, page_tokens=4)
+    generation = begin(pool=pool, max_tokens=6)
+    assert pool.num_used == 0
+    generation.reserve()
+    generation.reserve()
+    assert pool.num_used == 2
+    assert generation.table(1).tolist() == [1]
+    assert generation.table(5).tolist() == [1, 2]
+    assert not generation.release_if_finished()
+    feed(generation, [1, EOS])
+    assert generation.release_if_finished()
+    generation.release()
+    pool.check_integrity()
+    assert pool.num_used == 0
+
+
+def test_a_pool_that_is_too_full_takes_nothing() -> None:
+    pool = PagePool(num_pages=3, page_tokens=4)
+    first, second = begin(pool=pool, max_tokens=3), begin(pool=pool, max_tokens=3)
+    first.reserve()
+    with pytest.raises(CapacityError, match="KV pool is full: 2 pages of 4 tokens needed, 0 free of 2"):
+        second.reserve()
+    second.release()
+    assert pool.num_used == 2
+    first.release()
+    pool.check_integrity()
