@@ -16,6 +16,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from amdnfs_runtime.bundle import (
+    EntryPoint,
+    FileEntry,
+    LayerCacheEntry,
+    Manifest,
+    ModelEntry,
+    TargetEntry,
+    file_entry,
+    read_manifest,
+)
+from amdnfs_runtime.errors import ArtifactError, LoweringError, UsageError
+from amdnfs_targets.detect import X86_64_V3_FEATURES, cpu_features
+from amdnfs_targets.registry import UnknownTargetError, resolve_targets
+from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
+
 from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES, Checkpoint, open_checkpoint, read_special_tokens
 from amdnfs_compile.frontend.huggingface import ImportedModel, import_model, inspect_checkpoint
 from amdnfs_compile.frontend.skeleton import Skeleton
@@ -32,26 +47,29 @@ from amdnfs_compile.staging import (
     write_manifest,
 )
 from amdnfs_compile.weights import place_weights
-from amdnfs_runtime.bundle import (
-    EntryPoint,
-    FileEntry,
-    LayerCacheEntry,
-    Manifest,
-    ModelEntry,
-    TargetEntry,
-    file_entry,
-    read_manifest,
-)
-from amdnfs_runtime.errors import ArtifactError, LoweringError, UsageError
-from amdnfs_targets.detect import X86_64_V3_FEATURES, cpu_features
-from amdnfs_targets.registry import UnknownTargetError, resolve_targets
-from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
 
 Progress = Callable[[str, str], None]
 """Called with a phase and what it does now; for people to read."""
 
 _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
-_ISA_FEATURES = ("abm", "adx", "aes", "amx", "avx", "bmi", "f16c", "fma", "gfni", "movbe", "popcnt", "sha", "sse", "ssse", "vaes", "vpclmul")
+_ISA_FEATURES = (
+    "abm",
+    "adx",
+    "aes",
+    "amx",
+    "avx",
+    "bmi",
+    "f16c",
+    "fma",
+    "gfni",
+    "movbe",
+    "popcnt",
+    "sha",
+    "sse",
+    "ssse",
+    "vaes",
+    "vpclmul",
+)
 _AMDHSA_TARGET = re.compile(rb"-amd-amdhsa-[a-z]*-(gfx[0-9a-f]+)")
 """The value of `amdhsa.target` in a code object's note: what the loader compares with the GPU."""
 _DTYPE_OF_CONFIG = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
@@ -271,9 +289,7 @@ def _check_code_object(lowered: Lowered, target: Target) -> None:
         )
 
 
-def _write_artifact(
-    folder: Path, target: Target, imported: ImportedModel, lowered: Lowered, key: str
-) -> TargetEntry:
+def _write_artifact(folder: Path, target: Target, imported: ImportedModel, lowered: Lowered, key: str) -> TargetEntry:
     place = folder / "artifacts" / target.name
     place.mkdir(parents=True)
     (place / "program.vmfb").write_bytes(lowered.vmfb)
@@ -324,6 +340,12 @@ def _required_features(target: Target) -> tuple[str, ...]:
 def compiler_id() -> dict[str, str]:
     """Versions of everything that decides what a program is."""
     return {name: version(name) for name in ("amdnfs", "iree-base-compiler", "torch", "transformers")}
+
+
+def compile_keys(plan: CompilePlan) -> dict[str, str]:
+    """For each target of a plan a text that changes whenever its artifact could: for caches. Reads the weights."""
+    digest = _model_digest(plan)
+    return {target.name: _compile_key(plan, target, digest) for target in plan.targets}
 
 
 def _compile_key(plan: CompilePlan, target: Target, digest: str) -> str:

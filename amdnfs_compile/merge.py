@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from amdnfs_compile.staging import link_tree, staged_folder, write_manifest
 from amdnfs_runtime.bundle import FileEntry, Manifest, TargetEntry, read_manifest, verify_files
 from amdnfs_runtime.errors import ArtifactError, UsageError
+
+from amdnfs_compile.staging import link_tree, staged_folder, write_manifest
 
 
 def merge_bundles(bundles: Sequence[Path], output: Path) -> Path:

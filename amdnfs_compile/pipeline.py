@@ -8,11 +8,12 @@ stream   IREE has planned copies and allocations     -> checked, not changed
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amdnfs_passes.attention.lower_paged_attention import LowerPagedAttentionPass
 from amdnfs_passes.attention.lower_rotary import LowerRotaryPass
-from amdnfs_passes.base import ModulePass, PassError, PassResult
+from amdnfs_passes.base import ModulePass, PassError, PassResult, Refusal
 from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.ir import MLIRError, Module, PassManager, operator_name, walk
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
@@ -35,7 +36,6 @@ class Phase:
     """One of the stages in the module docstring."""
     passes: tuple[ModulePass, ...]
     """In order."""
-
 
 
 def build_pipeline(target: Target) -> tuple[Phase, ...]:
@@ -86,15 +86,23 @@ def run_phase(name: str, module: Module, target: Target) -> list[PassResult]:
     return results
 
 
-def convert_torch_to_linalg(module: Module) -> None:
+def convert_torch_to_linalg(module: Module, refusals: Sequence[Refusal] = ()) -> None:
     """Converts what is left of the torch dialect.
+
+    Args:
+        module: The module, changed in place.
+        refusals: What our passes refused before; they say why one of our operations is still there.
 
     Raises:
         ModelError: Naming the first torch operation that has no conversion.
     """
     custom = sorted({name for op in walk(module.operation) if (name := operator_name(op)) is not None})
     if custom:
-        raise ModelError(f"the model uses the operation {custom[0]}, which has no lowering")
+        stem = custom[0].rsplit(".", maxsplit=1)[-1]
+        reasons = [item.reason for item in refusals if stem in item.operation]
+        raise ModelError(
+            f"the model uses {custom[0]} in a form that cannot be lowered: {'; '.join(reasons) or 'no pass takes it'}"
+        )
     try:
         with module.context:
             PassManager.parse(TORCH_TO_LINALG).run(module.operation)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
-
-from amdnfs_compile.frontend.huggingface import TORCH_DTYPES
 from amdnfs_runtime.bundle import Manifest, read_manifest
 from amdnfs_runtime.device import Program, choose_target, inspect_host
 from amdnfs_runtime.errors import ModelError, UsageError
+from transformers import AutoModelForCausalLM
+
+from amdnfs_compile.frontend.huggingface import TORCH_DTYPES
 
 TOLERANCE = {"f32": 2e-4, "f16": 2e-2, "bf16": 1.2e-1}
 """Largest allowed difference of logits, as a share of the largest reference logit.

@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from amdnfs_runtime.errors import ModelError, UsageError
 from safetensors import safe_open
 
 from amdnfs_compile.frontend.checkpoint import Checkpoint
 from amdnfs_compile.frontend.huggingface import Binding, archive_name
-from amdnfs_runtime.errors import ModelError, UsageError
 
 CONVERTED = "converted.safetensors"
 """Archive of tensors that changed type."""

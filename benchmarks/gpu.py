@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from amdnfs_runtime.bundle import read_manifest
+from amdnfs_runtime.device import Program
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, StaticCache
-
-from amdnfs_runtime.bundle import read_manifest
-from amdnfs_runtime.device import Program
 
 PROMPT, CONTEXT, BATCH = 2048, 256, 8
 

@@ -1,4 +1,4 @@
-"""Llama-shaped models for measuring: random weights, or headers over a sparse file where only the compile is measured."""
+"""Llama-shaped models for measuring: random weights, or headers over a hole where only the compile is measured."""
 
 from __future__ import annotations
 

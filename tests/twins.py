@@ -88,7 +88,9 @@ TWINS: dict[str, Twin] = {
         note="multipliers",
     ),
     "smollm3": Twin(model_type="smollm3", changes={"num_hidden_layers": 5}, note="layers without rotary"),
-    "starcoder2": Twin(model_type="starcoder2", changes={"head_dim": None, "sliding_window": 12}, note="biases, window"),
+    "starcoder2": Twin(
+        model_type="starcoder2", changes={"head_dim": None, "sliding_window": 12}, note="biases, window"
+    ),
     "cohere": Twin(model_type="cohere", changes={"head_dim": None}, note="interleaved rotary, parallel block"),
     "cohere2": Twin(
         model_type="cohere2",

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from amdnfs_runtime.errors import UsageError
 
 from amdnfs_compile.cli.show import describe_bundle
 from amdnfs_compile.options import CompileOptions, Dtype
-from amdnfs_runtime.errors import UsageError
 
 _DEFAULTS = CompileOptions()
 
@@ -31,7 +31,7 @@ def _joined(values: tuple[int, ...]) -> str:
 @click.command(
     name="amdnfs-compile",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Example: amdnfs-compile ./my-llama --target mi300x --target cpu -o my-llama.amdnfs",
+    epilog="\b\nExample: amdnfs-compile ./my-llama --target mi300x --target cpu -o my-llama.amdnfs",
 )
 @click.argument("model")
 @click.option("--target", "targets", multiple=True, metavar="T", help="gfx942, mi300x, cpu, all-amd, ...; repeatable.")
@@ -92,11 +92,12 @@ def compile_command(
     if quantize != "none":
         raise UsageError(f"--quantize {quantize}: quantisation is not available in this version; use --quantize none")
     options = CompileOptions(dtype=Dtype(dtype), **choices)
-    from amdnfs_compile import compiler  # noqa: PLC0415 - imports torch
+    from amdnfs_compile import compiler
 
     progress = _Progress(quiet=as_json)
     if dry_run:
-        _print_plan(compiler.plan_compile(model, targets, options), as_json)
+        plan = compiler.plan_compile(model, targets, options)
+        _print_plan(plan, compiler.compile_keys(plan) if as_json else None)
         return
     begin = time.perf_counter()
     bundle = compiler.compile_model(model, targets, output, options, progress, keep_intermediates)
@@ -127,8 +128,8 @@ class _Progress:
         if self._quiet and not text.startswith("warning"):
             return
         if self._console is None:
-            from rich.console import Console  # noqa: PLC0415 - only when there is something to show
-            from rich.markup import escape  # noqa: PLC0415
+            from rich.console import Console
+            from rich.markup import escape
 
             self._escape = escape
             self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -136,7 +137,8 @@ class _Progress:
         self._console.print(f"[dim]{elapsed:7.1f} s[/dim]  [bold]{phase:<8}[/bold] {self._escape(text)}")
 
 
-def _print_plan(plan: Any, as_json: bool) -> None:
+def _print_plan(plan: Any, keys: dict[str, str] | None) -> None:
+    """Prints the plan; as JSON, with the compile keys, if those are given (they cost a read of the weights)."""
     rows = {target.name: [shape.name for shape in plan.shapes(target)] for target in plan.targets}
     kinds = len(set(plan.skeleton.signatures))
     values = {
@@ -149,12 +151,12 @@ def _print_plan(plan: Any, as_json: bool) -> None:
         "weight_bytes": plan.checkpoint.num_bytes,
         "targets": rows,
     }
-    if as_json:
-        click.echo(json.dumps(values, indent=1, sort_keys=True))
+    if keys is not None:
+        click.echo(json.dumps({**values, "compile_keys": keys}, indent=1, sort_keys=True))
         return
     click.echo(
-        f"{values['model']}: {values['model_type']}, {plan.skeleton.num_layers} layers of {kinds} kind(s), {plan.dtype}, "
-        f"{plan.checkpoint.num_bytes / 1e6:.1f} MB of weights, context {plan.context_tokens} tokens"
+        f"{values['model']}: {values['model_type']}, {plan.skeleton.num_layers} layers of {kinds} kind(s), "
+        f"{plan.dtype}, {plan.checkpoint.num_bytes / 1e6:.1f} MB of weights, context {plan.context_tokens} tokens"
     )
     for name, entries in rows.items():
         click.echo(f"  {name}: {', '.join(entries)}")
@@ -165,6 +167,6 @@ def _print_plan(plan: Any, as_json: bool) -> None:
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The new bundle.")
 def merge_command(bundles: tuple[Path, ...], output: Path) -> None:
     """Join bundles of one model, each made for other targets, into one."""
-    from amdnfs_compile.merge import merge_bundles  # noqa: PLC0415 - keeps --help fast
+    from amdnfs_compile.merge import merge_bundles
 
     click.echo(str(merge_bundles(bundles, output)))

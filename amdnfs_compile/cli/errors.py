@@ -9,7 +9,6 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 
 import click
-
 from amdnfs_runtime.errors import AmdnfsError
 
 EXIT_BUG = 70
@@ -40,7 +39,9 @@ def _guarded(call: Callable[[], object]) -> int:
         return 0  # click exits so when the reader of a pipe has gone: it has seen enough
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("torch", "transformers", "iree", "safetensors", "huggingface_hub"):
-            click.echo(f"error: this command needs {error.name}; install it with: pip install 'amdnfs[compile]'", err=True)
+            click.echo(
+                f"error: this command needs {error.name}; install it with: pip install 'amdnfs[compile]'", err=True
+            )
             return 2
         return _report_bug()
     except Exception:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from amdnfs_runtime.errors import UsageError
 from amdnfs_runtime.request import GenerationResult, SamplingParams
 
@@ -44,7 +43,7 @@ def generate_command(
 ) -> None:
     """Continue one or more prompts with BUNDLE."""
     params = SamplingParams(**choices)
-    from amdnfs_runtime.llm import load  # noqa: PLC0415 - loads the runtime
+    from amdnfs_runtime.llm import load
 
     texts = list(prompts) or [_standard_input()]
     llm = load(bundle, target=target, num_pages=num_pages, check=not no_check)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import click
-
 from amdnfs_runtime.errors import PassFailed, UsageError
 
 
@@ -21,13 +20,14 @@ from amdnfs_runtime.errors import PassFailed, UsageError
 @click.option("--why", is_flag=True, help="Add a comment for each place that nearly matched, with the reason.")
 def opt_command(file: Path | None, passes: str, list_only: bool, why: bool) -> None:
     """Run passes on FILE (MLIR text; `-` is standard input) and print the result."""
-    from amdnfs_passes.base import PassError  # noqa: PLC0415 - imports the compiler
-    from amdnfs_passes.ir import MLIRError  # noqa: PLC0415
-    from amdnfs_passes.pipeline_text import list_passes, parse_passes, run_opt  # noqa: PLC0415
+    from amdnfs_passes.base import PassError
+    from amdnfs_passes.ir import MLIRError
+    from amdnfs_passes.pipeline_text import list_passes, parse_passes, run_opt
 
     if list_only:
-        from amdnfs_compile.pipeline import describe_pipeline  # noqa: PLC0415
-        from amdnfs_targets.registry import get_target  # noqa: PLC0415
+        from amdnfs_targets.registry import get_target
+
+        from amdnfs_compile.pipeline import describe_pipeline
 
         click.echo(f"{list_passes()}\n\n{describe_pipeline(get_target('gfx942'))}")
         return

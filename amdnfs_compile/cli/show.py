@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-
 from amdnfs_runtime.bundle import read_manifest, verify_files
 
 _MEGABYTE = 1e6
+_LEGEND = """
+compiles: the shipped model and two-layer twins do, with this IREE
+emulator: the shipped model's machine code gives the CPU's greedy tokens on a stand-in device
+this machine: its programs can be verified on an ordinary computer
+device: ran on real hardware; nobody has run the hip programs on AMD hardware yet"""
 
 
 def describe_bundle(path: Path) -> dict[str, Any]:
@@ -68,7 +72,8 @@ def inspect_command(bundle: Path, check: bool, as_json: bool) -> None:
     click.echo(f"{bundle}: {model['name']} ({model['architecture']}, {model['dtype']})")
     click.echo(f"  context {model['context_tokens']} tokens, vocabulary {model['vocab_size']}")
     click.echo(
-        f"  cache: {cache['num_layers']} layers, pages of {cache['page_tokens']} tokens, {cache['page_bytes']} bytes a page"
+        f"  cache: {cache['num_layers']} layers, pages of {cache['page_tokens']} tokens, "
+        f"{cache['page_bytes']} bytes a page"
     )
     click.echo(f"  weights {values['weight_bytes'] / _MEGABYTE:.2f} MB, all {values['total_bytes'] / _MEGABYTE:.2f} MB")
     for name, target in values["targets"].items():
@@ -82,14 +87,14 @@ def inspect_command(bundle: Path, check: bool, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def targets_command(as_json: bool) -> None:
     """List what can be compiled for, and what has been shown for each target."""
-    from amdnfs_compile.states import target_rows  # noqa: PLC0415 - keeps --help fast
+    from amdnfs_compile.states import target_rows
 
     rows = target_rows()
     if as_json:
         click.echo(json.dumps(rows, indent=1, sort_keys=True))
         return
-    from rich.console import Console  # noqa: PLC0415 - keeps --help fast
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     columns = ("target", "architecture", "products", "compiles", "emulator", "this machine", "device")
@@ -99,18 +104,14 @@ def targets_command(as_json: bool) -> None:
         table.add_row(*(str(row[column]) for column in columns))
     console = Console(highlight=False, width=None if Console().is_terminal else 140)
     console.print(table)
-    console.print(
-        "\ncompiles: the shipped model and 2-layer twins lower with this IREE; emulator: the shipped model's machine code "
-        "gives the CPU's greedy tokens on a stand-in device; this machine: verified here; device: run on real hardware."
-        "\nNobody has run the hip programs on AMD hardware yet."
-    )
+    console.print(_LEGEND)
 
 
 @click.command(name="doctor", epilog="Example: amdnfs doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(as_json: bool) -> None:
     """Show what this host can run, and what is missing."""
-    from amdnfs_runtime.device import inspect_host  # noqa: PLC0415 - loads the runtime
+    from amdnfs_runtime.device import inspect_host
 
     host = inspect_host()
     values: dict[str, Any] = {

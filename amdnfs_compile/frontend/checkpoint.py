@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amdnfs_runtime.errors import ModelError
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
-
-from amdnfs_runtime.errors import ModelError
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -145,8 +144,8 @@ def _locate(model: str, revision: str | None, offline: bool) -> Path:
 
 
 def _download(model: str, revision: str | None, offline: bool) -> Path:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a hub id needs it
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         found = snapshot_download(
@@ -163,7 +162,7 @@ def _download(model: str, revision: str | None, offline: bool) -> Path:
 
 
 def _read_config(folder: Path) -> Any:
-    from transformers import CONFIG_MAPPING, AutoConfig, __version__  # noqa: PLC0415 - a second to import
+    from transformers import CONFIG_MAPPING, AutoConfig, __version__
 
     path = folder / "config.json"
     if not path.is_file():
@@ -245,7 +244,9 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
     listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     missing = sorted(set(listed) - set(tensors))
     if missing:
-        raise ModelError(f"{folder}: the index names tensor {missing[0]} in {listed[missing[0]]}, which does not hold it")
+        raise ModelError(
+            f"{folder}: the index names tensor {missing[0]} in {listed[missing[0]]}, which does not hold it"
+        )
 
 
 def _check_tokenizer(folder: Path) -> None:

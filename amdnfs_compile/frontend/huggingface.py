@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from amdnfs_passes.base import PassResult
+from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.target import Target
 
 from amdnfs_compile.frontend.attention import LayerCache
 from amdnfs_compile.frontend.checkpoint import Checkpoint
@@ -16,9 +19,6 @@ from amdnfs_compile.frontend.program import LayerPlan, ProgramWriter
 from amdnfs_compile.frontend.skeleton import Skeleton, build_prefix, inspect_model
 from amdnfs_compile.frontend.trace import CallShape, trace_call
 from amdnfs_compile.pipeline import TORCH_PHASE, convert_torch_to_linalg, run_phase
-from amdnfs_passes.base import PassResult
-from amdnfs_runtime.errors import ModelError
-from amdnfs_targets.target import Target
 
 TORCH_DTYPES: Mapping[str, torch.dtype] = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 """Our storage types to torch's."""
@@ -95,7 +95,7 @@ def import_model(
     progress("rewriting")
     module = writer.module
     passes = run_phase(TORCH_PHASE, module, target)
-    convert_torch_to_linalg(module)
+    convert_torch_to_linalg(module, [refusal for result in passes for refusal in result.refusals])
     buffer = io.BytesIO()
     module.operation.write_bytecode(buffer)
     return ImportedModel(
@@ -119,7 +119,9 @@ def bind_parameters(checkpoint: Checkpoint, skeleton: Skeleton) -> dict[str, Bin
     groups: dict[str, list[str]] = {name: [name] for name in skeleton.parameters if name not in skeleton.ties}
     for alias, name in skeleton.ties.items():
         groups[name].append(alias)
-    by_parameter = {parameter: tensor for tensor in checkpoint.tensors if (parameter := skeleton.parameter_name(tensor))}
+    by_parameter = {
+        parameter: tensor for tensor in checkpoint.tensors if (parameter := skeleton.parameter_name(tensor))
+    }
     parts = sorted(tensor for tensor in checkpoint.tensors if skeleton.parameter_name(tensor) is None)
     found: dict[str, Binding] = {}
     missing = []
@@ -143,8 +145,8 @@ def bind_parameters(checkpoint: Checkpoint, skeleton: Skeleton) -> dict[str, Bin
         found.update(dict.fromkeys(names, Binding(tensor=tensor, dtype=_DTYPE_NAMES[dtype])))
     if missing and parts:
         raise ModelError(
-            f"{checkpoint.folder}: {missing[0]} is stored in parts ({parts[0]}, ...), which are not joined yet; save the "
-            "model with transformers 5 or later in its own layout (save_pretrained with save_original_format=False)"
+            f"{checkpoint.folder}: {missing[0]} is stored in parts ({parts[0]}, ...), which are not joined yet; "
+            "save the model in the layout of transformers 5: save_pretrained(FOLDER, save_original_format=False)"
         )
     if missing:
         raise ModelError(

@@ -153,7 +153,8 @@ class _EntryBuilder:
             case "head":
                 return self.head_results[source.index]
             case "pool":
-                assert layer is not None and source.layer == traced
+                assert layer is not None
+                assert source.layer == traced
                 return self.pools[layer]
             case "layer":
                 offset = (last - last_traced) if layer is None else (layer - traced)

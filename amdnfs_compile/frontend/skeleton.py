@@ -144,7 +144,7 @@ def _find_layers(model: torch.nn.Module, config: Any) -> str:
         if isinstance(module, torch.nn.ModuleList) and len(module) == count > 0:
             first = next(iter(module.children()))
             if any(getattr(inner, "layer_idx", None) == 0 for inner in first.modules()):
-                return name
+                return str(name)
     raise ModelError(f"{config.model_type}: found no list of {count} decoder layers in the model")
 
 

@@ -1,9 +1,9 @@
 """Runs bundles: needs neither torch nor the compiler.
 
-    import amdnfs_runtime
-    llm = amdnfs_runtime.load("model.amdnfs")
-    for piece in llm.stream("Once upon a time", max_tokens=64):
-        print(piece, end="")
+import amdnfs_runtime
+llm = amdnfs_runtime.load("model.amdnfs")
+for piece in llm.stream("Once upon a time", max_tokens=64):
+    print(piece, end="")
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["LLM", "AmdnfsError", "FinishReason", "GenerationResult", "SamplingPa
 def __getattr__(name: str) -> Any:
     """Loads the device layer on first use, so that the compiler can read bundles without it."""
     if name in ("LLM", "load"):
-        from amdnfs_runtime import llm  # noqa: PLC0415 - see above
+        from amdnfs_runtime import llm
 
         return getattr(llm, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

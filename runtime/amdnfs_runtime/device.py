@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from amdnfs_targets.detect import cpu_features, detect_amd_gfx, has_nvidia_gpu
 from iree import runtime as rt
 
 from amdnfs_runtime.bundle import Manifest, TargetEntry
 from amdnfs_runtime.errors import ArtifactError, CapacityError
-from amdnfs_targets.detect import cpu_features, detect_amd_gfx, has_nvidia_gpu
 
 HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
 """Folder whose `libamdhip64.so` stands in for the driver's: an emulator, in tests."""
@@ -236,10 +236,11 @@ def _read_staged(device: Any, array: Any) -> np.ndarray:
 def cache_dtype(name: str) -> np.dtype[Any]:
     """The numpy type of a pool."""
     if name == "bf16":
-        from ml_dtypes import bfloat16  # noqa: PLC0415 - comes with iree-base-runtime
+        from ml_dtypes import bfloat16
 
-        return np.dtype(bfloat16)
-    return np.dtype({"f32": np.float32, "f16": np.float16}[name])
+        narrow: np.dtype[Any] = np.dtype(bfloat16)
+        return narrow
+    return np.dtype(np.float16 if name == "f16" else np.float32)
 
 
 def _map_program(instance: Any, path: Path) -> Any:

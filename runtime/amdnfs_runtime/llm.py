@@ -24,9 +24,7 @@ DEFAULT_POOL_BYTES = 1 << 30
 _LEAST_PAGES = 2
 
 
-def load(
-    path: str | Path, *, target: str | None = None, num_pages: int | None = None, check: bool = True
-) -> LLM:
+def load(path: str | Path, *, target: str | None = None, num_pages: int | None = None, check: bool = True) -> LLM:
     """Loads a bundle on the best device of this machine.
 
     Args:
@@ -105,14 +103,15 @@ class LLM:
 
         Args:
             prompts: One text, texts, or lists of token ids.
-            params: Sampling; or give its fields as `options`, e.g. `max_tokens=64`.
+            params: Sampling.
+            **options: The fields of `params` instead, e.g. `max_tokens=64`.
 
         Raises:
             CapacityError: If a prompt does not fit the context or the pool.
             UsageError: For options that make no sense.
         """
         sampling = _params(params, options)
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
+        texts: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
         generations = [self._begin(prompt, sampling) for prompt in texts]
         waiting, running = list(generations), list[Generation]()
         try:
@@ -163,7 +162,9 @@ class LLM:
         vocab = self.manifest.model.vocab_size
         bad = [token for token in ids if not 0 <= token < vocab]
         if bad or not ids:
-            raise UsageError(f"prompt token ids must be from 0 to {vocab - 1}, and at least one; got {bad[:3] or 'none'}")
+            raise UsageError(
+                f"prompt token ids must be from 0 to {vocab - 1}, and at least one; got {bad[:3] or 'none'}"
+            )
         context = self.manifest.model.context_tokens
         if len(ids) >= context:
             raise CapacityError(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from amdnfs_runtime.errors import CapacityError
 
 NULL_PAGE = 0

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.request import SamplingParams
 

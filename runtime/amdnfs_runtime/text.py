@@ -7,8 +7,9 @@ Encoding a prompt and chat templates are not this module's job.
 
 from __future__ import annotations
 
-from amdnfs_runtime.errors import UsageError
 from tokenizers import Tokenizer
+
+from amdnfs_runtime.errors import UsageError
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import amdnfs_runtime
 import pytest
 import torch
-from tests.twins import make_twin
+from amdnfs_runtime.device import HIP_DYLIB_VARIABLE, inspect_host
 
-import amdnfs_runtime
 from amdnfs_compile import CompileOptions, compile_model
 from amdnfs_compile.verify import verify_bundle
-from amdnfs_runtime.device import HIP_DYLIB_VARIABLE, inspect_host
+from tests.twins import make_twin
 
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model"
 STORIES_VARIABLE = "AMDNFS_TEST_STORIES260K"

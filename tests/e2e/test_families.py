@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.twins import TWINS, make_twin
 
 from amdnfs_compile import CompileOptions, compile_model
 from amdnfs_compile.verify import verify_bundle
+from tests.twins import TWINS, make_twin
 
 SMALL = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
 
@@ -55,7 +55,7 @@ def test_alike_layers_are_compiled_once(tmp_path: Path) -> None:
 
 
 def test_layers_that_trace_differently_are_all_traced(tmp_path: Path) -> None:
-    """GPT-2 can scale attention by the layer's index: no attribute shows it but the index, so no layer stands for another."""
+    """GPT-2 can scale attention by the layer's index: then no layer stands for another."""
     model = make_twin("gpt2", tmp_path / "model", n_layer=4, scale_attn_by_inverse_layer_idx=True)
     bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
     facts = json.loads((bundle / "artifacts/cpu/facts.json").read_text())

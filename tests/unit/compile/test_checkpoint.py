@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from amdnfs_compile.frontend.checkpoint import open_checkpoint, read_special_tokens
 from amdnfs_runtime.errors import ModelError
 from safetensors.torch import load_file, save_file
+
+from amdnfs_compile.frontend.checkpoint import open_checkpoint, read_special_tokens
 
 INDEX = "model.safetensors.index.json"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -157,7 +158,9 @@ def test_a_quantised_checkpoint(fresh_twin: Path, setting: dict[str, Any], metho
 def test_tokenizer_missing(fresh_twin: Path) -> None:
     (fresh_twin / "tokenizer.json").unlink()
     message = refusal(fresh_twin)
-    assert message.startswith(f"{fresh_twin}: tokenizer.json is missing, so text cannot be turned into tokens; save one")
+    assert message.startswith(
+        f"{fresh_twin}: tokenizer.json is missing, so text cannot be turned into tokens; save one"
+    )
     assert "AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)" in message
 
 

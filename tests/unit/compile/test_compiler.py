@@ -15,11 +15,12 @@ from typing import Any
 
 import amdnfs_runtime
 import pytest
+from amdnfs_runtime.bundle import read_manifest, verify_files
+from amdnfs_runtime.errors import ArtifactError, LoweringError, ModelError, PassFailed, UsageError
+
 from amdnfs_compile import CompileOptions, Dtype, compile_model
 from amdnfs_compile.frontend.huggingface import ImportedModel, bind_parameters
 from amdnfs_compile.lower import Lowered
-from amdnfs_runtime.bundle import read_manifest, verify_files
-from amdnfs_runtime.errors import ArtifactError, LoweringError, ModelError, PassFailed, UsageError
 
 OPTIONS = CompileOptions(prefill_chunks=(16,), decode_batches=(1, 4))
 PROGRAM = "artifacts/cpu/program.vmfb"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import amdnfs_runtime
 import pytest
-from amdnfs_compile.merge import merge_bundles
 from amdnfs_runtime.bundle import read_manifest, verify_files
 from amdnfs_runtime.errors import ArtifactError, UsageError
+
+from amdnfs_compile.merge import merge_bundles
 
 
 def renamed_target(bundle: Path, output: Path, name: str) -> Path:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from amdnfs_compile import CompileOptions, Dtype
 from amdnfs_runtime.errors import UsageError
+
+from amdnfs_compile import CompileOptions, Dtype
 
 
 @pytest.mark.parametrize(
@@ -35,5 +36,7 @@ def test_unknown_options_are_refused() -> None:
 
 
 def test_the_limits_themselves_are_allowed() -> None:
-    options = CompileOptions(page_tokens=64, prefill_chunks=(2, 8192), decode_batches=(1, 1024), context_tokens=1, jobs=1)
+    options = CompileOptions(
+        page_tokens=64, prefill_chunks=(2, 8192), decode_batches=(1, 1024), context_tokens=1, jobs=1
+    )
     assert options.dtype is Dtype.AUTO

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from amdnfs_runtime.errors import AmdnfsError, ModelError, UsageError
+from safetensors.torch import load_file, save_file
+
 from amdnfs_compile import CompileOptions, Dtype
 from amdnfs_compile.compiler import CompilePlan, plan_compile
 from amdnfs_compile.frontend.huggingface import bind_parameters
-from amdnfs_runtime.errors import AmdnfsError, ModelError, UsageError
-from safetensors.torch import load_file, save_file
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 BERT = {"model_type": "bert", "num_attention_heads": 2, "intermediate_size": 32}
@@ -147,7 +148,9 @@ def test_the_type_is_the_configurations_else_that_of_most_weights(fresh_twin: Pa
 
 def test_a_damaged_generation_config_is_found_before_the_compile(fresh_twin: Path) -> None:
     (fresh_twin / "generation_config.json").write_text("{")
-    assert refusal(ModelError, lambda: plan(fresh_twin)).startswith(f"{fresh_twin / 'generation_config.json'}: not JSON")
+    assert refusal(ModelError, lambda: plan(fresh_twin)).startswith(
+        f"{fresh_twin / 'generation_config.json'}: not JSON"
+    )
 
 
 def binding_refusal(folder: Path) -> str:
@@ -173,7 +176,9 @@ def test_a_missing_tensor(fresh_twin: Path) -> None:
 def test_more_missing_tensors_than_are_named(fresh_twin: Path) -> None:
     change_config(fresh_twin, num_hidden_layers=3)
     message = binding_refusal(fresh_twin)
-    assert message.startswith(f"{fresh_twin}: 9 of 30 parameters have no tensor: model.layers.2.self_attn.q_proj.weight")
+    assert message.startswith(
+        f"{fresh_twin}: 9 of 30 parameters have no tensor: model.layers.2.self_attn.q_proj.weight"
+    )
     assert ", ...; the checkpoint is incomplete" in message
 
 

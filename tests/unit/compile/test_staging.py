@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
-from amdnfs_compile.staging import damaged_files, link_tree, require_bundle_place, staged_folder
 from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.errors import UsageError
+
+from amdnfs_compile.staging import damaged_files, link_tree, require_bundle_place, staged_folder
 
 DEAD_PID = 2**22 + 1  # above the largest number that Linux gives a process
 
@@ -54,9 +55,14 @@ def test_without_an_exchange_of_folders_two_renames_do(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("a bug"), SystemExit(1)])
 def test_nothing_is_left_after_a_failure(tmp_path: Path, error: BaseException) -> None:
     final = make_bundle(tmp_path / "m.amdnfs", "old")
-    with pytest.raises(type(error)), staged_folder(final) as folder:
-        (folder / "manifest.json").write_text("half")
-        raise error
+
+    def fail() -> None:
+        with staged_folder(final) as folder:
+            (folder / "manifest.json").write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
     assert names(tmp_path) == ["m.amdnfs"]
     assert (final / "manifest.json").read_text() == "old"
 
@@ -115,9 +121,14 @@ def test_an_output_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
     final = make_bundle(tmp_path / "m.amdnfs", "old")
-    with pytest.raises(UsageError) as error, staged_folder(final) as folder:
-        (folder / "program").write_text("half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "program"))
+
+    def fail() -> None:
+        with staged_folder(final) as folder:
+            (folder / "program").write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "program"))
+
+    with pytest.raises(UsageError) as error:
+        fail()
     assert str(error.value).startswith(f"cannot write {final}: [Errno 28] No space left on device: ")
     assert str(error.value).endswith("; choose another place with -o")
     assert names(tmp_path) == ["m.amdnfs"]
@@ -155,7 +166,9 @@ def test_weights_that_are_the_models_own_file_are_not_read_again(
     bundle: Path, twin: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[str] = []
-    monkeypatch.setattr("amdnfs_compile.staging.verify_files", lambda _folder, _manifest, names: looked_at.extend(names))
+    monkeypatch.setattr(
+        "amdnfs_compile.staging.verify_files", lambda _folder, _manifest, names: looked_at.extend(names)
+    )
     manifest = read_manifest(bundle)
     damaged_files(bundle, manifest, twin)
     assert sorted(looked_at) == sorted(set(manifest.files) - {"weights/model.safetensors"})

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from amdnfs_runtime.errors import ModelError, UsageError
+from safetensors.torch import load_file, save_file
+
 from amdnfs_compile import CompileOptions, Dtype
 from amdnfs_compile.compiler import plan_compile
 from amdnfs_compile.frontend.huggingface import bind_parameters
 from amdnfs_compile.weights import CONVERTED, place_weights
-from amdnfs_runtime.errors import ModelError, UsageError
-from safetensors.torch import load_file, save_file
 
 TORCH = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}
 EMBEDDING = "model.embed_tokens.weight"

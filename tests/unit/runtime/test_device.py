@@ -149,9 +149,7 @@ def test_a_device_that_cannot_be_opened(fresh_bundle: Path, monkeypatch: pytest.
         raise RuntimeError("no HIP library\nmore of it")
 
     monkeypatch.setattr("iree.runtime.get_device", refuse)
-    assert refusal(lambda: amdnfs_runtime.load(fresh_bundle)) == (
-        "the hip device cannot be opened: no HIP library"
-    )
+    assert refusal(lambda: amdnfs_runtime.load(fresh_bundle)) == ("the hip device cannot be opened: no HIP library")
 
 
 def test_an_entry_point_that_the_program_does_not_have(fresh_bundle: Path) -> None:
@@ -180,7 +178,9 @@ def test_a_call_with_other_arguments_than_the_program_takes(bundle: Path) -> Non
 def test_a_pool_larger_than_any_memory(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     message = refusal(lambda: Program(bundle, manifest, "cpu").make_pools(manifest, 2**50), CapacityError)
-    assert message.startswith(f"the KV pool of {2**50} pages (8589934592.0 GiB) does not fit the memory of cpu; load with")
+    assert message.startswith(
+        f"the KV pool of {2**50} pages (8589934592.0 GiB) does not fit the memory of cpu; load with"
+    )
 
 
 def test_no_file_of_a_bundle_is_opened_for_writing(bundle: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -96,13 +97,13 @@ def test_a_small_pool_makes_requests_wait_for_each_other(bundle: Path, llm: LLM)
 
 def test_an_end_token_of_the_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     free = greedy(llm, "Hello").token_ids
-    manifest = dataclasses.replace(llm.manifest, eos_token_ids=(free[4], 2))
+    manifest = dataclasses.replace(llm.manifest, eos_token_ids=(free[4],))
     monkeypatch.setattr(llm, "manifest", manifest)
     result = llm.generate("Hello", max_tokens=12)[0]
     assert (result.token_ids, result.finish_reason) == (free[: free.index(free[4]) + 1], FinishReason.EOS)
     more = llm.generate("Hello", max_tokens=12, min_tokens=8)[0]
     assert len(more.token_ids) >= 8
-    assert free[4] not in more.token_ids[:7]
+    assert free[4] not in more.token_ids[:8]
 
 
 def test_a_stop_token(llm: LLM) -> None:
@@ -130,8 +131,8 @@ def test_the_context_ends_a_text(llm: LLM, num_prompt: int) -> None:
 
 def test_a_prompt_as_long_as_the_context(llm: LLM) -> None:
     assert refusal(CapacityError, llm.generate, "z" * 128) == (
-        "the prompt has 128 tokens, but the context is 128 tokens and one must be left to generate; shorten the prompt, "
-        "or compile with a longer --context if the model allows it"
+        "the prompt has 128 tokens, but the context is 128 tokens and one must be left to generate; "
+        "shorten the prompt, or compile with a longer --context if the model allows it"
     )
 
 
@@ -170,9 +171,7 @@ def test_an_empty_prompt_is_the_begin_token_or_refused(llm: LLM, monkeypatch: py
     )
 
 
-@pytest.mark.parametrize(
-    ("prompt", "got"), [([128], "[128]"), ([1, -1, 300], "[-1, 300]"), ([], "none"), ((), "none")]
-)
+@pytest.mark.parametrize(("prompt", "got"), [([128], "[128]"), ([1, -1, 300], "[-1, 300]"), ([], "none"), ((), "none")])
 def test_token_ids_out_of_range(llm: LLM, prompt: Any, got: str) -> None:
     assert refusal(UsageError, llm.generate, [prompt]) == (
         f"prompt token ids must be from 0 to 127, and at least one; got {got}"
@@ -255,9 +254,9 @@ def test_pages_held_by_an_open_stream_are_waited_for_by_nobody(bundle: Path) -> 
 
 
 @pytest.mark.parametrize("num_calls", [0, 1, 5])
-@pytest.mark.parametrize("error", [RuntimeError("device lost"), KeyboardInterrupt()])
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_in_the_middle_gives_all_pages_back(
-    llm: LLM, monkeypatch: pytest.MonkeyPatch, num_calls: int, error: BaseException
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, num_calls: int, kind: type[BaseException]
 ) -> None:
     left = num_calls
     names = {"prefill_16": "_x", "decode_1": "_x", "decode_4": "_x"}
@@ -267,14 +266,14 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
         def call(*arguments: Any) -> Any:
             nonlocal left
             if left == 0:
-                raise error
+                raise kind("device lost")
             left -= 1
             return functions[name](*arguments)
 
         return call
 
     monkeypatch.setattr(llm._program, "_functions", {name: limited(name) for name in names})
-    expected = ArtifactError if isinstance(error, RuntimeError) else KeyboardInterrupt
+    expected = ArtifactError if kind is RuntimeError else KeyboardInterrupt
     with pytest.raises(expected):
         llm.generate(PROMPTS, max_tokens=12, ignore_eos=True)
     assert llm.pool.num_used == 0
@@ -333,6 +332,9 @@ def test_the_commands_of_a_serving_host(bundle: Path) -> None:
 
 
 def test_compiling_on_a_serving_host_says_what_to_install(twin: Path) -> None:
-    done = on_a_serving_host("from amdnfs_compile.cli.main import compile_main\ncompile_main()\n", twin, "--target", "cpu")
+    done = on_a_serving_host(
+        "from amdnfs_compile.cli.main import compile_main\ncompile_main()\n", twin, "--target", "cpu"
+    )
     assert done.returncode == 2
-    assert done.stderr == "error: this command needs torch; install it with: pip install 'amdnfs[compile]'\n"
+    wanted = r"error: this command needs \w+; install it with: pip install 'amdnfs\[compile\]'\n"
+    assert re.fullmatch(wanted, done.stderr)

@@ -1,0 +1,26 @@
+"""Runs every benchmark that needs no GPU, one after the other. See README.md in this folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+_FOLDER = Path(__file__).parent
+_RUNS = (
+    ("compile_time.py", "layers"),
+    ("compile_time.py", "shapes"),
+    ("cpu_speed.py", "pool"),
+    ("cpu_speed.py", "speed", "160m", "1.1b"),
+)
+
+
+def main() -> None:
+    """Prints each command and its table."""
+    for script, *arguments in _RUNS:
+        print(f"\n$ python benchmarks/{script} {' '.join(arguments)}", flush=True)
+        subprocess.run([sys.executable, str(_FOLDER / script), *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

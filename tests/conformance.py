@@ -1,0 +1,125 @@
+"""Prints the table family x (traces, CPU equals transformers, AMD targets compile, AMD code equals transformers).
+
+    python tests/conformance.py [--write docs/conformance.md] [--only NAME ...]
+
+Twins of tests/twins.py: tiny random models with the code and the kinds of layers of the real ones. The emulator columns
+need AMDNFS_HIP_DYLIB (a folder with a stand-in libamdhip64.so); without it they say "not run".
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+from amdnfs_runtime.errors import AmdnfsError
+from amdnfs_targets.registry import GROUPS
+
+from amdnfs_compile import CompileOptions, compile_model
+from amdnfs_compile.verify import verify_bundle
+from tests.twins import REQUIRED, TWINS, make_twin
+
+EMULATED = "gfx942"
+OPTIONS = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
+SHORT = 20
+
+
+def outcome(call: object, *arguments: object) -> str:
+    """`yes`, or the first line of the error."""
+    try:
+        call(*arguments)  # type: ignore[operator]
+    except AmdnfsError as error:
+        return str(error).splitlines()[0][:80]
+    return "yes"
+
+
+def numerics(bundle: Path, model: Path, target: str, num_tokens: int = 0) -> str:
+    """The largest error of all checks, as a share of the largest logit."""
+    checks = verify_bundle(bundle, model, target, num_tokens=num_tokens)
+    worst = max(check.error for check in checks)
+    return f"{worst:.0e}" if all(check.is_right for check in checks) else f"WRONG ({worst:.0e})"
+
+
+def row(name: str, folder: Path) -> list[str]:
+    """One family's cells."""
+    model = make_twin(name, folder / "f32")
+    bundle = folder / "f32.amdnfs"
+    traced = outcome(compile_model, model, ["cpu"], bundle, OPTIONS)
+    cpu = numerics(bundle, model, "cpu") if traced == "yes" else "-"
+    if name not in REQUIRED:
+        return [name, TWINS[name].model_type, traced, cpu, "not run", "not run"]
+    half = make_twin(name, folder / "f16", torch.float16)
+    amd = folder / "f16.amdnfs"
+    targets = GROUPS["all-amd"]
+    compiled = outcome(compile_model, half, list(targets), amd, OPTIONS)
+    cell = f"all {len(targets)}" if compiled == "yes" else compiled
+    emulated = "not run"
+    if os.environ.get(HIP_DYLIB_VARIABLE) and compiled == "yes":
+        emulated = numerics(amd, half, EMULATED, SHORT)
+    return [name, TWINS[name].model_type, traced, cpu, cell, emulated]
+
+
+def table(rows: list[list[str]]) -> str:
+    """The rows as Markdown."""
+    head = ["twin", "transformers type", "traces, compiles for cpu", "cpu f32 error", "AMD targets compile (f16)"]
+    head.append(f"{EMULATED} f16 error on the emulator")
+    lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
+    return "\n".join(lines)
+
+
+def document(rows: list[list[str]]) -> str:
+    """docs/conformance.md."""
+    tools = ", ".join(f"{name} {version(name)}" for name in ("iree-base-compiler", "torch", "transformers"))
+    return f"""# Conformance
+
+Written by `make conformance` with {tools}.
+
+Each row is a tiny random twin of a family (`tests/twins.py`): transformers' own modelling code, small sizes. Errors are
+the largest difference of a logit from transformers in f32, as a share of the largest logit, over prefill in one go and
+in chunks, decode over page borders and a batch of different lengths. Allowed: 2e-4 in f32, 2e-2 in f16.
+
+"AMD targets compile" means {", ".join(GROUPS["all-amd"])}. The last column is {EMULATED} machine code executed on a
+stand-in HIP library; nobody has run these programs on AMD hardware. `make test` executes a llama twin and the shipped
+model as gfx90a, gfx942, gfx950, gfx1100, gfx1151 and gfx1201 code where such a library is present.
+
+{table(rows)}
+
+"not run": this command does not try it for families beyond the required ones, or the stand-in library is not there.
+"""
+
+
+def main() -> None:
+    """Runs the twins and prints or writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", type=Path, help="write the document here")
+    parser.add_argument("--only", nargs="*", default=list(TWINS), help="these twins")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    rows = []
+    for name in arguments.only:
+        folder = Path(tempfile.mkdtemp(prefix="amdnfs-conformance-"))
+        try:
+            rows.append(row(name, folder))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        print("| " + " | ".join(rows[-1]) + " |", flush=True)
+    if arguments.write:
+        arguments.write.parent.mkdir(exist_ok=True)
+        arguments.write.write_text(document(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
