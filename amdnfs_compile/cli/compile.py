@@ -92,12 +92,13 @@ def compile_command(
     if quantize != "none":
         raise UsageError(f"--quantize {quantize}: quantisation is not available in this version; use --quantize none")
     options = CompileOptions(dtype=Dtype(dtype), **choices)
-    from amdnfs_compile import compiler
+    from amdnfs_compile import compiler, identity
+    from amdnfs_compile.plan import plan_compile
 
     progress = _Progress(quiet=as_json)
     if dry_run:
-        plan = compiler.plan_compile(model, targets, options)
-        _print_plan(plan, compiler.compile_keys(plan) if as_json else None)
+        plan = plan_compile(model, targets, options)
+        _print_plan(plan, identity.compile_keys(plan) if as_json else None)
         return
     begin = time.perf_counter()
     bundle = compiler.compile_model(model, targets, output, options, progress, keep_intermediates)

@@ -11,6 +11,7 @@ from amdnfs_compile.cli.compile import compile_command, merge_command
 from amdnfs_compile.cli.generate import generate_command
 from amdnfs_compile.cli.opt import opt_command
 from amdnfs_compile.cli.show import doctor_command, inspect_command, targets_command
+from amdnfs_compile.cli.verify import verify_command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -22,7 +23,7 @@ def cli() -> None:
     """
 
 
-for _command in (generate_command, inspect_command, merge_command, targets_command, doctor_command):
+for _command in (generate_command, inspect_command, verify_command, merge_command, targets_command, doctor_command):
     cli.add_command(_command)
 
 

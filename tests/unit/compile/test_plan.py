@@ -13,8 +13,8 @@ from amdnfs_runtime.errors import AmdnfsError, ModelError, UsageError
 from safetensors.torch import load_file, save_file
 
 from amdnfs_compile import CompileOptions, Dtype
-from amdnfs_compile.compiler import CompilePlan, plan_compile
 from amdnfs_compile.frontend.huggingface import bind_parameters
+from amdnfs_compile.plan import CompilePlan, plan_compile
 
 QUERY = "model.layers.1.self_attn.q_proj.weight"
 BERT = {"model_type": "bert", "num_attention_heads": 2, "intermediate_size": 32}

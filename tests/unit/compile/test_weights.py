@@ -12,8 +12,8 @@ from amdnfs_runtime.errors import ModelError, UsageError
 from safetensors.torch import load_file, save_file
 
 from amdnfs_compile import CompileOptions, Dtype
-from amdnfs_compile.compiler import plan_compile
 from amdnfs_compile.frontend.huggingface import bind_parameters
+from amdnfs_compile.plan import plan_compile
 from amdnfs_compile.weights import CONVERTED, place_weights
 
 TORCH = {"f16": torch.float16, "bf16": torch.bfloat16, "f32": torch.float32}

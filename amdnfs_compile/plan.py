@@ -1,0 +1,91 @@
+"""What a compile is going to do: model, targets, storage type, entry points. Reads headers only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from amdnfs_runtime.errors import UsageError
+from amdnfs_targets.registry import UnknownTargetError, resolve_targets
+from amdnfs_targets.target import Target, UnsupportedTargetError, require_supported
+
+from amdnfs_compile.frontend.checkpoint import Checkpoint, open_checkpoint, read_special_tokens
+from amdnfs_compile.frontend.huggingface import inspect_checkpoint
+from amdnfs_compile.frontend.skeleton import Skeleton
+from amdnfs_compile.frontend.trace import CallShape
+from amdnfs_compile.options import CompileOptions, Dtype
+
+_DTYPE_OF_CONFIG = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CompilePlan:
+    """What a compile is going to do."""
+
+    checkpoint: Checkpoint
+    """The model's headers."""
+    skeleton: Skeleton
+    """Its layers."""
+    targets: tuple[Target, ...]
+    """What to compile for."""
+    dtype: str
+    """Storage type."""
+    context_tokens: int
+    """Longest prompt plus text."""
+    options: CompileOptions
+    """As given."""
+
+    def shapes(self, target: Target) -> tuple[CallShape, ...]:
+        """Entry points for `target`, without shapes that its compiler cannot take."""
+        chunks = [size for size in self.options.prefill_chunks if size <= self.context_tokens]
+        shapes = [CallShape(batch=1, tokens=size) for size in chunks or self.options.prefill_chunks[:1]]
+        batches = sorted({_sound_batch(target, size, self.dtype) for size in self.options.decode_batches})
+        return (*shapes, *(CallShape(batch=size, tokens=1) for size in batches))
+
+
+def _sound_batch(target: Target, batch: int, dtype: str) -> int:
+    """`batch`, or the next size that does not meet the target's skinny-matmul defect."""
+    defect = target.skinny_matmul_defect
+    if defect is None or dtype not in defect.dtypes or not defect.narrow_m_begin <= batch < defect.m_end:
+        return batch
+    return defect.pad_m
+
+
+def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) -> CompilePlan:
+    """Reads the model's headers and resolves targets; compiles nothing.
+
+    Raises:
+        UsageError: For an unknown target, or one the pinned IREE cannot take.
+        ModelError: For a model that cannot be imported.
+    """
+    try:
+        resolved = tuple(require_supported(target) for target in resolve_targets(targets))
+    except (UnknownTargetError, UnsupportedTargetError) as error:
+        raise UsageError(str(error)) from error
+    if not resolved:
+        raise UsageError("no target given; name at least one with --target, e.g. --target gfx942")
+    checkpoint = open_checkpoint(model, revision=options.revision, offline=options.offline)
+    read_special_tokens(checkpoint)  # refuses now what would otherwise fail after the compile
+    dtype = _choose_dtype(checkpoint, options)
+    skeleton = inspect_checkpoint(checkpoint, dtype)
+    limit = int(getattr(checkpoint.config.get_text_config(), "max_position_embeddings", 0) or 0)
+    context = options.context_tokens or limit
+    if not context:
+        raise UsageError(f"{model} does not say how long its context is; add --context TOKENS")
+    if limit and context > limit:
+        raise UsageError(f"--context {context}: the model's own limit is {limit} tokens")
+    return CompilePlan(
+        checkpoint=checkpoint,
+        skeleton=skeleton,
+        targets=resolved,
+        dtype=dtype,
+        context_tokens=context,
+        options=options,
+    )
+
+
+def _choose_dtype(checkpoint: Checkpoint, options: CompileOptions) -> str:
+    if options.dtype is not Dtype.AUTO:
+        return str(options.dtype)
+    named = _DTYPE_OF_CONFIG.get(str(getattr(checkpoint.config.get_text_config(), "dtype", None)))
+    return named or checkpoint.majority_dtype()
