@@ -5,17 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import amdnfs_passes
+import amdnfs_targets
 from amdnfs_runtime.bundle import (
     Manifest,
     file_entry,
 )
 from amdnfs_targets.detect import cpu_features
-from amdnfs_targets.target import Target, TargetKind
+from amdnfs_targets.target import Target
 
+import amdnfs_compile
 from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES
 from amdnfs_compile.lower import COMMON_FLAGS
 from amdnfs_compile.pipeline import build_pipeline
@@ -29,6 +33,17 @@ def compiler_id() -> dict[str, str]:
     return {name: version(name) for name in ("amdnfs", "iree-base-compiler", "torch", "transformers")}
 
 
+@cache
+def source_digest() -> str:
+    """sha256 over the source of the packages that make programs: a changed pass makes old artifacts stale."""
+    digest = hashlib.sha256()
+    for package in (amdnfs_compile, amdnfs_passes, amdnfs_targets):
+        folder = Path(str(package.__file__)).parent
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
 def compile_keys(plan: CompilePlan) -> dict[str, str]:
     """For each target of a plan a text that changes whenever its artifact could: for caches. Reads the weights."""
     digest = model_digest(plan)
@@ -38,10 +53,10 @@ def compile_keys(plan: CompilePlan) -> dict[str, str]:
 def compile_key(plan: CompilePlan, target: Target, digest: str) -> str:
     """Changes whenever the artifact could: model, tools, passes, flags, entry points."""
     passes = [[item.describe() for item in phase.passes] for phase in build_pipeline(target)]
-    host = sorted(cpu_features()) if target.kind is TargetKind.CPU else []
+    host = sorted(cpu_features()) if target.architecture == "host" else []
     shapes = [dataclasses.asdict(shape) for shape in plan.shapes(target)]
-    flags = [*COMMON_FLAGS, *target.compile_flags]
-    return _digest_of([digest, compiler_id(), passes, flags, shapes, host])
+    flags = [*COMMON_FLAGS, *target.compile_flags, "or", *target.fallback_flags]
+    return _digest_of([digest, compiler_id(), source_digest(), passes, flags, shapes, host])
 
 
 def key_of(final: Path, manifest: Manifest | None, target: str) -> str | None:

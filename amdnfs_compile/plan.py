@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from amdnfs_runtime.errors import UsageError
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
-from amdnfs_targets.target import Target, UnsupportedTargetError, require_supported
+from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
 
 from amdnfs_compile.frontend.checkpoint import Checkpoint, open_checkpoint, read_special_tokens
 from amdnfs_compile.frontend.huggingface import inspect_checkpoint
@@ -67,6 +67,12 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
     checkpoint = open_checkpoint(model, revision=options.revision, offline=options.offline)
     read_special_tokens(checkpoint)  # refuses now what would otherwise fail after the compile
     dtype = _choose_dtype(checkpoint, options)
+    for target in resolved:
+        if target.kind is TargetKind.VULKAN and dtype not in target.dtypes:
+            raise UsageError(
+                f"{target.name} has no {dtype}; it computes in {', '.join(target.dtypes)}: "
+                f"add --dtype f16, or leave out {target.name}"
+            )
     skeleton = inspect_checkpoint(checkpoint, dtype)
     limit = int(getattr(checkpoint.config.get_text_config(), "max_position_embeddings", 0) or 0)
     context = options.context_tokens or limit

@@ -31,5 +31,5 @@ def _row(name: str, target: Target) -> dict[str, str]:
         "compiles": "yes" if target.unsupported is None else f"no: {target.unsupported}",
         "emulator": emulator if target.kind is TargetKind.HIP else "-",
         "this machine": _VERIFIED.get(target.kind, "-"),
-        "device": RAN_ON_DEVICE.get(name, "never" if target.kind in (TargetKind.HIP, TargetKind.CUDA) else "-"),
+        "device": RAN_ON_DEVICE.get(name, "-" if target.kind is TargetKind.CPU else "never"),
     }

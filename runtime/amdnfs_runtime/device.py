@@ -250,6 +250,15 @@ def _map_program(instance: Any, path: Path) -> Any:
     return rt.VmModule.wrap_buffer(instance, content, close_buffer=True)
 
 
+def _device_uri(target: TargetEntry) -> str:
+    """The driver, and which of several AMD GPUs: the first of the program's architecture."""
+    driver = _DRIVERS[target.kind]
+    gpus = detect_amd_gfx() if target.kind == "hip" else ()
+    if target.gfx not in gpus or gpus.index(target.gfx) == 0:
+        return driver
+    return f"{driver}://{gpus.index(target.gfx)}"
+
+
 def _open_device(target: TargetEntry) -> Any:
     if target.kind == "hip" and os.environ.get(HIP_DYLIB_VARIABLE):
         folder = Path(os.environ[HIP_DYLIB_VARIABLE])
@@ -257,7 +266,7 @@ def _open_device(target: TargetEntry) -> Any:
             raise ArtifactError(f"{HIP_DYLIB_VARIABLE}={folder}: that folder has no libamdhip64.so")
         rt.flags.parse_flags(f"--hip_dylib_path={folder}")
     try:
-        return rt.get_device(_DRIVERS[target.kind])
+        return rt.get_device(_device_uri(target))
     except (RuntimeError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0]
         raise ArtifactError(f"the {target.kind} device cannot be opened: {first}") from error

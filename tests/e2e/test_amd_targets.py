@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from amdnfs_runtime.bundle import read_manifest
+from amdnfs_runtime.errors import UsageError
 from amdnfs_targets.registry import GROUPS, TARGETS
+from amdnfs_targets.target import TargetKind
 
 from amdnfs_compile import CompileOptions, Dtype, compile_model
+from amdnfs_compile.verify import verify_bundle
 from tests.twins import make_twin
 
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model"
@@ -42,6 +45,25 @@ def test_compiles(model: str, dtype: str, models: dict[tuple[str, str], Path], t
     for name, entry in manifest.targets.items():
         assert entry.gfx == name
         assert {point.kind for point in entry.entry_points} == {"prefill", "decode"}
+
+
+def test_cuda_targets_compile(tmp_path: Path) -> None:
+    """The shipped model, for every cuda target."""
+    targets = [name for name, target in TARGETS.items() if target.kind is TargetKind.CUDA]
+    bundle = compile_model(DEMO_MODEL, targets, tmp_path / "bundle", SMALL)
+    assert sorted(read_manifest(bundle).targets) == sorted(targets)
+
+
+def test_the_portable_cpu_target_runs(models: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    """x86-64-v3 code equals transformers on any machine that has it."""
+    model = models["llama", "f16"]
+    bundle = compile_model(model, ["cpu-x86-64-v3"], tmp_path / "bundle", SMALL)
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu-x86-64-v3"))
+
+
+def test_vulkan_refuses_bf16_before_it_compiles(models: dict[tuple[str, str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"vulkan has no bf16; it computes in .*: add --dtype f16"):
+        compile_model(models["llama", "bf16"], ["vulkan"], tmp_path / "bundle", SMALL)
 
 
 def test_unsupported_targets_say_why() -> None:
