@@ -119,6 +119,13 @@ def test_configurations_that_cannot_be_built(fresh_twin: Path, changes: dict[str
     assert refusal(ModelError, lambda: plan(fresh_twin)).startswith(message)
 
 
+def test_a_type_that_vulkan_cannot_compute_in(twin: Path) -> None:
+    assert refusal(UsageError, lambda: plan(twin, "cpu", "vulkan", dtype=Dtype.BF16)) == (
+        "vulkan has no bf16; it computes in f16, f32: add --dtype f16, or leave out vulkan"
+    )
+    assert plan(twin, "vulkan", dtype=Dtype.F16).dtype == "f16"
+
+
 def test_the_context_is_the_models_own_limit_or_less(twin: Path) -> None:
     assert plan(twin, context_tokens=100).context_tokens == 100
     message = refusal(UsageError, lambda: plan(twin, context_tokens=129))
