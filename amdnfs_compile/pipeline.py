@@ -18,6 +18,7 @@ from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.ir import MLIRError, Module, PassManager, operator_name, walk
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
 from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
+from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
@@ -54,7 +55,7 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                 LowerArgmaxPass(),
             ),
         ),
-        Phase(name=FLOW_PHASE, passes=(FoldLayerCallsPass(), CancelPoolReshapesPass())),
+        Phase(name=FLOW_PHASE, passes=(FoldLayerCallsPass(), FoldSizeBarriersPass(), CancelPoolReshapesPass())),
         Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(),)),
     )
 

@@ -10,6 +10,7 @@ from amdnfs_passes.base import ModulePass
 from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
 from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
+from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
@@ -27,6 +28,7 @@ PASSES: tuple[type[ModulePass], ...] = (
     # kvcache
     CancelPoolReshapesPass,
     FoldLayerCallsPass,
+    FoldSizeBarriersPass,
     LowerKvWritePass,
     # verify: change nothing, refuse bad programs
     VerifyPoolInPlacePass,
