@@ -5,7 +5,7 @@
 // CHECK:         [[SIZE:%[0-9]+]] = arith.muli
 // CHECK-NEXT:    [[S:%[0-9]+]] = util.optimization_barrier [[SIZE]] : index
 // CHECK-NEXT:    [[A:%[0-9]+]] = flow.dispatch @ex::@layer([[S]])
-// CHECK-NEXT:    [[B:%[0-9]+]] = flow.dispatch @ex::@layer([[S]])
+// CHECK:         [[B:%[0-9]+]] = flow.dispatch @ex::@layer([[S]])
 // CHECK-NEXT:    util.return [[A]], [[B]]
 util.func public @two_layers(%n: index) -> (tensor<4xf32>, tensor<4xf32>) {
   %c16 = arith.constant 16 : index
