@@ -24,6 +24,7 @@ from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES
 from amdnfs_compile.lower import COMMON_FLAGS
 from amdnfs_compile.pipeline import build_pipeline
 from amdnfs_compile.plan import CompilePlan
+from amdnfs_compile.staging import cached_entry
 
 _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 
@@ -73,7 +74,7 @@ def key_of(final: Path, manifest: Manifest | None, target: str) -> str | None:
 def model_digest(plan: CompilePlan) -> str:
     """sha256 over configuration, weights, tokenizer and cache geometry. Reads the weights, in chunks."""
     config = {key: value for key, value in plan.checkpoint.config.to_dict().items() if key not in _VOLATILE}
-    weights = {shard: file_entry(plan.checkpoint.folder / shard).sha256 for shard in plan.checkpoint.shards}
+    weights = {shard: cached_entry(plan.checkpoint.folder / shard).sha256 for shard in plan.checkpoint.shards}
     tokenizer = {
         name: file_entry(plan.checkpoint.folder / name).sha256
         for name in TOKENIZER_FILES

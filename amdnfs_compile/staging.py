@@ -19,6 +19,7 @@ from amdnfs_runtime.errors import ArtifactError, UsageError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_entries: dict[tuple[int, int, int, int], FileEntry] = {}
 _PLACE_ERRORS = (errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS)
 
 
@@ -84,12 +85,21 @@ def link_tree(source: Path, target: Path, names: list[str]) -> None:
             shutil.copyfile(source / name, place)
 
 
+def cached_entry(path: Path) -> FileEntry:
+    """Size and digest of a file, read once a process: a shard and the hard link to it in a bundle are one file."""
+    state = path.stat()
+    key = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
+    if key not in _entries:
+        _entries[key] = file_entry(path)
+    return _entries[key]
+
+
 def list_files(folder: Path, known: dict[str, FileEntry]) -> dict[str, FileEntry]:
     """Size and digest of every file below `folder` but the manifest; `known` ones are not read again."""
     names = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST
     )
-    return {name: known.get(name) or file_entry(folder / name) for name in names}
+    return {name: known.get(name) or cached_entry(folder / name) for name in names}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
