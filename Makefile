@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 MODEL ?= examples/demo_model
 DEMO_TARGETS ?= cpu gfx942
 DEMO_PROMPT ?= 17 + 25 =
+PYTEST_ARGS ?= -n auto --dist worksteal --durations 15
 DEMO_OUT ?= build/demo.amdnfs
 STAMP := $(VENV)/.installed
 
