@@ -73,6 +73,7 @@ def compile_model(
     report("plan", f"reading the headers of {model}")
     plan = plan_compile(str(model), targets, options)
     final = Path(output) if output is not None else Path(f"{plan.checkpoint.name}.amdnfs")
+    final = final.resolve() if final.is_symlink() else final
     require_bundle_place(final)
     report("weights", f"digest of {len(plan.checkpoint.shards)} file(s), {plan.checkpoint.num_bytes >> 20} MiB")
     digest = model_digest(plan)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.errors import ModelError, UsageError
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
 from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
 
@@ -15,6 +16,7 @@ from amdnfs_compile.frontend.skeleton import Skeleton
 from amdnfs_compile.frontend.trace import CallShape
 from amdnfs_compile.options import CompileOptions, Dtype
 
+_LEAST_CONTEXT = 2
 _DTYPE_OF_CONFIG = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
 
 
@@ -66,6 +68,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
         raise UsageError("no target given; name at least one with --target, e.g. --target gfx942")
     checkpoint = open_checkpoint(model, revision=options.revision, offline=options.offline)
     read_special_tokens(checkpoint)  # refuses now what would otherwise fail after the compile
+    _refuse_rope(checkpoint)
     dtype = _choose_dtype(checkpoint, options)
     for target in resolved:
         if target.kind is TargetKind.VULKAN and dtype not in target.dtypes:
@@ -78,6 +81,8 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
     context = options.context_tokens or limit
     if not context:
         raise UsageError(f"{model} does not say how long its context is; add --context TOKENS")
+    if context < _LEAST_CONTEXT:
+        raise UsageError(f"a context of {context} tokens is too short: it must hold a prompt and one more token")
     if limit and context > limit:
         raise UsageError(f"--context {context}: the model's own limit is {limit} tokens")
     return CompilePlan(
@@ -88,6 +93,21 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
         context_tokens=context,
         options=options,
     )
+
+
+def _refuse_rope(checkpoint: Checkpoint) -> None:
+    """Refuses rotary tables that depend on the longest position of a call: a program has one table for all calls.
+
+    Raises:
+        ModelError: Naming the type.
+    """
+    text = json.dumps(getattr(checkpoint.config.get_text_config(), "rope_parameters", None) or {}, default=str)
+    found = [name for name in ("longrope", "dynamic") if f'"rope_type": "{name}"' in text]
+    if found:
+        raise ModelError(
+            f"{checkpoint.folder}: rope_type {found[0]!r} changes the rotary table with the length of a text, which is "
+            "not supported; use a variant of the model with a fixed table (default, linear, llama3 or yarn)"
+        )
 
 
 def _choose_dtype(checkpoint: Checkpoint, options: CompileOptions) -> str:

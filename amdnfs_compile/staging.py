@@ -56,6 +56,10 @@ def require_bundle_place(final: Path) -> None:
     Raises:
         UsageError: If something else is there.
     """
+    if final.resolve() == Path.cwd() or final.is_mount():
+        raise UsageError(
+            f"{final} is the current folder or a mount point, which cannot be replaced; name a folder in it"
+        )
     if final.exists() and not (final / MANIFEST).is_file() and (not final.is_dir() or any(final.iterdir())):
         raise UsageError(f"{final} exists and is not a bundle; choose another place with -o")
 

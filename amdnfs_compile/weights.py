@@ -48,8 +48,16 @@ def place_weights(checkpoint: Checkpoint, bindings: Mapping[str, Binding], folde
     _check_space(checkpoint, changed, kept, folder)
     placed = [_link(checkpoint.folder / name, folder / name) for name in sorted(kept)]
     if changed:
-        placed.append(_convert(checkpoint, changed, folder / CONVERTED))
+        placed.append(_convert(checkpoint, changed, folder / _free_name(checkpoint)))
     return sorted(placed)
+
+
+def _free_name(checkpoint: Checkpoint) -> str:
+    """A name for the converted archive that no shard has: a shard's link must never be written to."""
+    name = CONVERTED
+    while name in checkpoint.shards:
+        name = f"again-{name}"
+    return name
 
 
 def _check_space(checkpoint: Checkpoint, changed: Mapping[str, Binding], kept: set[str], folder: Path) -> None:
@@ -93,7 +101,7 @@ def _convert(checkpoint: Checkpoint, changed: Mapping[str, Binding], path: Path)
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-(len(text) + 8) % _ALIGNMENT_BYTES)
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         for name, binding in sorted(changed.items()):
             with safe_open(checkpoint.folder / checkpoint.tensors[name].file, framework="pt") as shard:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
 import warnings
@@ -51,23 +50,24 @@ def numerics(bundle: Path, model: Path, target: str, num_tokens: int = 0) -> str
     return f"{worst:.0e}" if all(check.is_right for check in checks) else f"WRONG ({worst:.0e})"
 
 
-def row(name: str, folder: Path) -> list[str]:
-    """One family's cells."""
+def check_host(cells: list[str], folder: Path) -> None:
+    """Fills the CPU columns, and the AMD compiles of required twins."""
+    name = cells[0]
     model = make_twin(name, folder / "f32")
     bundle = folder / "f32.amdnfs"
-    traced = outcome(compile_model, model, ["cpu"], bundle, OPTIONS)
-    cpu = numerics(bundle, model, "cpu") if traced == "yes" else "-"
-    if name not in REQUIRED:
-        return [name, TWINS[name].model_type, traced, cpu, "not run", "not run"]
-    half = make_twin(name, folder / "f16", torch.float16)
-    amd = folder / "f16.amdnfs"
-    targets = GROUPS["all-amd"]
-    compiled = outcome(compile_model, half, list(targets), amd, OPTIONS)
-    cell = f"all {len(targets)}" if compiled == "yes" else compiled
-    emulated = "not run"
-    if os.environ.get(HIP_DYLIB_VARIABLE) and compiled == "yes":
-        emulated = numerics(amd, half, EMULATED, SHORT)
-    return [name, TWINS[name].model_type, traced, cpu, cell, emulated]
+    cells[2] = outcome(compile_model, model, ["cpu"], bundle, OPTIONS)
+    cells[3] = numerics(bundle, model, "cpu") if cells[2] == "yes" else "-"
+    if name in REQUIRED:
+        half = make_twin(name, folder / "f16", torch.float16)
+        targets = GROUPS["all-amd"]
+        compiled = outcome(compile_model, half, list(targets), folder / "f16.amdnfs", OPTIONS)
+        cells[4] = f"all {len(targets)}" if compiled == "yes" else compiled
+
+
+def check_emulator(cells: list[str], folder: Path) -> None:
+    """Fills the emulator column."""
+    bundle, model = folder / "f16.amdnfs", folder / "f16"
+    cells[5] = numerics(bundle, model, EMULATED, SHORT)
 
 
 def table(rows: list[list[str]]) -> str:
@@ -108,17 +108,20 @@ def main() -> None:
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    rows = []
-    for name in arguments.only:
-        folder = Path(tempfile.mkdtemp(prefix="amdnfs-conformance-"))
-        try:
-            rows.append(row(name, folder))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        print("| " + " | ".join(rows[-1]) + " |", flush=True)
-    if arguments.write:
-        arguments.write.parent.mkdir(exist_ok=True)
-        arguments.write.write_text(document(rows), encoding="utf-8")
+    rows = [[name, TWINS[name].model_type, *(["not run"] * 4)] for name in arguments.only]
+    rows.sort(key=lambda cells: cells[0] not in REQUIRED)
+    with tempfile.TemporaryDirectory(prefix="amdnfs-conformance-") as folder:
+        for check in (check_host, check_emulator):
+            for cells in rows:
+                if check is check_emulator and not (os.environ.get(HIP_DYLIB_VARIABLE) and cells[4].startswith("all")):
+                    continue
+                place = Path(folder) / cells[0]
+                place.mkdir(exist_ok=True)
+                check(cells, place)
+                print("| " + " | ".join(cells) + " |", flush=True)
+                if arguments.write:
+                    arguments.write.parent.mkdir(exist_ok=True)
+                    arguments.write.write_text(document(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,6 +23,7 @@ def run(command: click.Command) -> None:
 
 
 def _guarded(call: Callable[[], object]) -> int:
+    signal.signal(signal.SIGTERM, _interrupt)  # what CI and containers send to stop a job: clean up as on Ctrl-C
     try:
         result = call()
     except AmdnfsError as error:
@@ -47,6 +49,10 @@ def _guarded(call: Callable[[], object]) -> int:
     except Exception:
         return _report_bug()
     return result if isinstance(result, int) else 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _report_bug() -> int:

@@ -131,7 +131,13 @@ def read_special_tokens(checkpoint: Checkpoint) -> tuple[int | None, tuple[int, 
 
 
 def _locate(model: str, revision: str | None, offline: bool) -> Path:
-    path = Path(model).expanduser()
+    try:
+        path = Path(model).expanduser()
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"no folder at {model[:200]}: {error}") from error
     if path.is_dir():
         if revision is not None:
             raise ModelError(f"--revision {revision} is for a hub id, but {model} is a folder")

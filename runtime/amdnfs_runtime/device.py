@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from amdnfs_targets.aliases import ALIASES
 from amdnfs_targets.detect import cpu_features, detect_amd_gfx, has_nvidia_gpu
 from iree import runtime as rt
 
@@ -90,6 +91,7 @@ def choose_target(manifest: Manifest, host: Host, wanted: str | None = None) -> 
     """
     held = ", ".join(manifest.targets) or "no program at all"
     if wanted is not None:
+        wanted = ALIASES.get(wanted.strip().lower(), wanted)
         if wanted not in manifest.targets:
             raise ArtifactError(f"the bundle has no target {wanted}; it holds {held}")
         reason = host.why_not(wanted, manifest.targets[wanted])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from amdnfs_runtime.generation import Generation
 from amdnfs_runtime.pages import PagePool
 from amdnfs_runtime.request import GenerationResult, SamplingParams
 
+_LARGEST_POOL_BYTES = 1 << 40
 DEFAULT_POOL_BYTES = 1 << 30
 """Upper bound of the default pool, in bytes; one full context is always allowed."""
 
@@ -67,7 +69,9 @@ class LLM:
         self._batches = sorted((p.batch, p.name) for p in points if p.kind == "decode")
         if not self._chunks or not self._batches:
             raise ArtifactError(f"{folder}: {target_name} has no prefill or no decode entry point")
-        self._pool = PagePool(self._default_pages() if num_pages is None else num_pages, manifest.page_tokens)
+        pages = self._default_pages() if num_pages is None else num_pages
+        _check_memory(pages, manifest, manifest.targets[target_name].kind)
+        self._pool = PagePool(pages, manifest.page_tokens)
         self.tokenizer = _load_tokenizer(folder)
         self._program = Program(folder, manifest, target_name)
         self._pools = self._program.make_pools(manifest, self._pool.num_pages)
@@ -265,9 +269,28 @@ def _params(params: SamplingParams | None, options: dict[str, Any]) -> SamplingP
     return params or SamplingParams(**options)
 
 
+def _check_memory(num_pages: int, manifest: Manifest, kind: str) -> None:
+    """Refuses a pool that the host cannot hold (cpu) or even name (a device with memory of its own).
+
+    Raises:
+        CapacityError: With the size of the pool and what there is.
+    """
+    needed = num_pages * manifest.page_bytes
+    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if kind == "cpu" else _LARGEST_POOL_BYTES
+    if needed > available:
+        raise CapacityError(
+            f"a pool of {num_pages} pages takes {needed >> 20} MiB, but there are {available >> 20} MiB; "
+            "give fewer pages (--kv-pages, num_pages), or compile with a shorter --context"
+        )
+
+
 def _load_tokenizer(folder: Path) -> Tokenizer:
     path = folder / "tokenizer" / "tokenizer.json"
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ArtifactError(f"{path}: the tokenizer cannot be read: {error}") from error
+    # Some files carry the settings of a training run: a prompt must be neither cut nor filled up in silence.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer

@@ -108,15 +108,26 @@ def test_models_of_other_kinds(fresh_twin: Path, config: dict[str, Any], message
     [
         ({"num_hidden_layers": 0}, "llama: found no list of 0 decoder layers in the model"),
         ({"hidden_act": "zorg"}, "llama: transformers cannot build this model: KeyError: 'zorg'"),
-        (
-            {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
-            "llama: running the model's own code on shapes failed: RuntimeError: ",
-        ),
     ],
 )
 def test_configurations_that_cannot_be_built(fresh_twin: Path, changes: dict[str, Any], message: str) -> None:
     change_config(fresh_twin, **changes)
     assert refusal(ModelError, lambda: plan(fresh_twin)).startswith(message)
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_rotary_tables_that_change_with_the_length(fresh_twin: Path, rope_type: str) -> None:
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "original_max_position_embeddings": 64}
+    rope = {"rope_type": rope_type, "rope_theta": 1e4, "factor": 2.0, **factors}
+    change_config(fresh_twin, rope_parameters=rope)
+    message = refusal(ModelError, lambda: plan(fresh_twin))
+    assert f": rope_type '{rope_type}' changes the rotary table with the length of a text" in message
+
+
+def test_a_context_too_short_for_anything(twin: Path) -> None:
+    assert refusal(UsageError, lambda: plan(twin, context_tokens=1)) == (
+        "a context of 1 tokens is too short: it must hold a prompt and one more token"
+    )
 
 
 def test_a_type_that_vulkan_cannot_compute_in(twin: Path) -> None:

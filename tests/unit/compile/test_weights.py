@@ -116,3 +116,10 @@ def test_not_enough_disk(fresh_twin: Path, tmp_path: Path, monkeypatch: pytest.M
     assert list(folder.iterdir()) == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed))
     assert place(fresh_twin, "f16", folder) == [CONVERTED]
+
+
+def test_a_shard_called_like_the_converted_archive_is_not_written_to(fresh_twin: Path, tmp_path: Path) -> None:
+    (fresh_twin / "model.safetensors").rename(fresh_twin / CONVERTED)
+    before = (fresh_twin / CONVERTED).read_bytes()
+    assert place(fresh_twin, "f16", tmp_path / "weights") == [f"again-{CONVERTED}"]
+    assert (fresh_twin / CONVERTED).read_bytes() == before
