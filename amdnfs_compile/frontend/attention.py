@@ -127,6 +127,7 @@ class PagedCall:
             self.start,
             self.num_valid,
             options.get("s_aux"),
+            None,
             float(query.shape[3] ** -0.5 if scaling is None else scaling),
             self.caches[layer].window,
             float(options.get("softcap") or 0.0),

@@ -12,7 +12,7 @@ import torch
 _LIBRARY = torch.library.Library("amdnfs", "DEF")
 _LIBRARY.define(
     "paged_attention(Tensor query, Tensor pool, Tensor table, Tensor start, Tensor num_valid, Tensor? sinks,"
-    " float scale, int window, float softcap) -> Tensor"
+    " Tensor? slopes, float scale, int window, float softcap) -> Tensor"
 )
 _LIBRARY.define(
     "kv_write(Tensor pool, Tensor key, Tensor value, Tensor table, Tensor start, Tensor num_valid) -> Tensor"
@@ -27,6 +27,7 @@ def _paged_attention_shape(
     start: torch.Tensor,
     num_valid: torch.Tensor,
     sinks: torch.Tensor | None,
+    slopes: torch.Tensor | None,
     scale: float,
     window: int,
     softcap: float,

@@ -39,6 +39,7 @@ __all__ = [
     "constant_int",
     "defining_op",
     "has_uses",
+    "is_none",
     "list_elements",
     "operator_name",
     "parse_module",
@@ -59,7 +60,7 @@ def parse_module(text: str | bytes, context: Context | None = None) -> Module:
 
 
 def walk(op: Any) -> Iterator[Operation]:
-    """Yields every operation inside `op`, outermost first; safe against erasing the yielded operation."""
+    """Yields every operation inside `op`, innermost first; safe against erasing the yielded operation."""
     for region in op.regions:
         for block in region.blocks:
             for inner in list(block.operations):
@@ -113,6 +114,12 @@ def constant_float(value: Value) -> float | None:
     if op is None or op.name != "torch.constant.float":
         return None
     return float(str(op.attributes["value"]).split(":")[0])
+
+
+def is_none(value: Value) -> bool:
+    """Whether `value` is a `torch.constant.none`."""
+    op = defining_op(value)
+    return op is not None and op.name == "torch.constant.none"
 
 
 def list_elements(value: Value) -> list[Value] | None:

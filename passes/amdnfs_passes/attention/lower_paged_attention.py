@@ -4,9 +4,15 @@
     pool       [num_pages, 2, page_tokens, kv_heads, head_dim]   0 = K, 1 = V
     table      [batch, pages]     start [batch]     num_valid [batch]
     sinks      [heads] or none    one logit a head that takes part in the softmax and has no value
+    slopes     [heads] or none    f32; how much a score falls with each token of distance (ALiBi)
     result     [batch, tokens, heads, head_dim]
 
-    score(t, s) = softcap(scale * q_t . k_s)    for s <= start + t and s > start + t - window, else minus infinity
+    score(t, s) = softcap(scale * q_t . k_s) - slope * (start + t - s)
+                  for s <= start + t and s > start + t - window, else minus infinity
+
+The operands come in this order; scale, window (0 is none) and softcap (0 is none) follow as constants. Models that add
+slope * s, the position of the key alone, mean the same: both biases differ by slope * (start + t), which is one number
+for all keys of a query and cancels in the softmax. The distance is small where the weight is not, so it loses less.
 
 Query heads that share a KV head are rows of one product (K and V are never expanded). Scores, maximum and sum are in
 f32; probabilities are rounded to the storage type before the second product, as transformers does. V rows past the
@@ -16,10 +22,11 @@ Before::
 
     func.func @f(%q: !torch.vtensor<[1,4,16,16],f16>, %pool: !torch.vtensor<[?,2,16,2,16],f16>, %table: !torch.vtensor<[1,?],si32>, %start: !torch.vtensor<[1],si64>, %valid: !torch.vtensor<[1],si64>) -> !torch.vtensor<[1,16,4,16],f16> {
       %sinks = torch.constant.none
+      %slopes = torch.constant.none
       %scale = torch.constant.float 2.500000e-01
       %window = torch.constant.int 0
       %softcap = torch.constant.float 0.000000e+00
-      %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %start, %valid, %sinks, %scale, %window, %softcap) : (!torch.vtensor<[1,4,16,16],f16>, !torch.vtensor<[?,2,16,2,16],f16>, !torch.vtensor<[1,?],si32>, !torch.vtensor<[1],si64>, !torch.vtensor<[1],si64>, !torch.none, !torch.float, !torch.int, !torch.float) -> !torch.vtensor<[1,16,4,16],f16>
+      %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %start, %valid, %sinks, %slopes, %scale, %window, %softcap) : (!torch.vtensor<[1,4,16,16],f16>, !torch.vtensor<[?,2,16,2,16],f16>, !torch.vtensor<[1,?],si32>, !torch.vtensor<[1],si64>, !torch.vtensor<[1],si64>, !torch.none, !torch.none, !torch.float, !torch.int, !torch.float) -> !torch.vtensor<[1,16,4,16],f16>
       return %0 : !torch.vtensor<[1,16,4,16],f16>
     }
 
@@ -27,9 +34,11 @@ After (the call; the called function holds the gathers, two contractions and the
 
     func.call @amdnfs.paged_attention.b1.h4.t16.kv2.d16.p16.f16...
 
-Leaves alone: query heads that are not a multiple of the KV heads, a pool or sinks of another type (all refused).
+Leaves alone: query heads that are not a multiple of the KV heads, a pool, sinks or slopes of another type (all
+refused).
 Source: Vaswani et al. 2017 (arXiv 1706.03762) eq. 1; softcap: Gemma 2 report (arXiv 2408.00118) section 2; sinks:
-transformers `models/gpt_oss/modeling_gpt_oss.py`, `eager_attention_forward`.
+transformers `models/gpt_oss/modeling_gpt_oss.py`, `eager_attention_forward`; slopes: Press et al. 2021 (arXiv
+2108.12409) section 3.
 """  # noqa: E501 - torch types cannot be broken over lines
 
 from __future__ import annotations
@@ -39,14 +48,14 @@ from dataclasses import dataclass
 
 from amdnfs_passes.attention import paged_attention_template as template
 from amdnfs_passes.base import ModulePass, Refusal
-from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, defining_op, operator_name, walk
+from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, is_none, operator_name, walk
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 _NO_WINDOW = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Attention:
+class PagedAttention:
     """One attention with all its static facts."""
 
     batch: int
@@ -60,17 +69,19 @@ class _Attention:
     window: int
     softcap: float
     has_sinks: bool
+    has_slopes: bool
 
     @property
     def function_name(self) -> str:
         parts = [
             f"b{self.batch}.h{self.heads}.t{self.tokens}.kv{self.kv_heads}.d{self.head_dim}.p{self.page_tokens}",
             self.element,
-            f"scale{_hex_f32(self.scale)}",
+            f"scale{hex_f32(self.scale)}",
         ]
         parts += [f"window{self.window}"] if self.window else []
-        parts += [f"cap{_hex_f32(self.softcap)}"] if self.softcap else []
+        parts += [f"cap{hex_f32(self.softcap)}"] if self.softcap else []
         parts += ["sinks"] if self.has_sinks else []
+        parts += ["slopes"] if self.has_slopes else []
         return "amdnfs.paged_attention." + ".".join(parts)
 
 
@@ -88,22 +99,23 @@ class LowerPagedAttentionPass(ModulePass):
         for op in walk(module.operation):
             if operator_name(op) != "torch.amdnfs.paged_attention":
                 continue
-            attention = _match(op)
+            attention = match_paged_attention(op)
             if isinstance(attention, str):
                 self.refuse(refusals, op, attention)
                 continue
             operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
+            operands += [op.operands[6]] if attention.has_slopes else []
             call_function(module, op, attention.function_name, _function_text(attention, self.split_softmax), operands)
             rewrites += 1
         return rewrites
 
 
-def _match(op: Operation) -> _Attention | str:
+def match_paged_attention(op: Operation) -> PagedAttention | str:
     query, pool = tensor_type(op.operands[0]), tensor_type(op.operands[1])
     scale, window, softcap = (
-        constant_float(op.operands[6]),
-        constant_int(op.operands[7]),
-        constant_float(op.operands[8]),
+        constant_float(op.operands[7]),
+        constant_int(op.operands[8]),
+        constant_float(op.operands[9]),
     )
     if query is None or pool is None or not query.is_static or len(query.shape) != 4:
         return "the query must have a static shape [batch, heads, tokens, head_dim]"
@@ -119,11 +131,12 @@ def _match(op: Operation) -> _Attention | str:
         return f"{heads} query heads are not a multiple of {kv_heads} KV heads"
     if pool_dim != head_dim:
         return f"head dims of query ({head_dim}) and pool ({pool_dim}) differ"
-    sinks = defining_op(op.operands[5])
-    has_sinks = sinks is None or sinks.name != "torch.constant.none"
+    has_sinks, has_slopes = (not is_none(operand) for operand in (op.operands[5], op.operands[6]))
     if has_sinks and tensor_type(op.operands[5]) != TensorType(shape=(heads,), element=query.element):
         return "the sinks must be one number a head, with the element type of the query"
-    return _Attention(
+    if has_slopes and tensor_type(op.operands[6]) != TensorType(shape=(heads,), element="f32"):
+        return "the slopes must be one f32 number a head"
+    return PagedAttention(
         batch=batch,
         heads=heads,
         tokens=tokens,
@@ -135,10 +148,11 @@ def _match(op: Operation) -> _Attention | str:
         window=window,
         softcap=softcap,
         has_sinks=has_sinks,
+        has_slopes=has_slopes,
     )
 
 
-def _function_text(a: _Attention, split_softmax: bool) -> str:
+def _function_text(a: PagedAttention, split_softmax: bool) -> str:
     group = a.heads // a.kv_heads
     is_f32 = a.element == "f32"
     sizes = {
@@ -159,12 +173,15 @@ def _function_text(a: _Attention, split_softmax: bool) -> str:
     }
     return template.FUNCTION.format(
         name=a.function_name,
-        scale=f"0x{_hex_f32(a.scale)}",
+        scale=f"0x{hex_f32(a.scale)}",
         window=a.window or _NO_WINDOW,
         sink_argument=f", %sinks: tensor<{a.heads}x{a.element}>" if a.has_sinks else "",
-        cap=template.CAP.format(cap=f"0x{_hex_f32(a.softcap)}") if a.softcap else template.NO_CAP,
+        cap=template.CAP.format(cap=f"0x{hex_f32(a.softcap)}") if a.softcap else template.NO_CAP,
         barrier=template.BARRIER.format(**sizes) if split_softmax else "",
         max="%max_stored" if split_softmax else "%max",
+        slope_argument=f", %slopes: tensor<{a.heads}xf32>" if a.has_slopes else "",
+        bias=template.SLOPES.format(**sizes) if a.has_slopes else "",
+        biased="%biased" if a.has_slopes else "%capped",
         raw="_raw" if a.has_sinks else "",
         sink_max=template.SINK_MAX.format(**sizes, **sinks) if a.has_sinks else "",
         sink_sum=template.SINK_SUM.format(**sizes, **sinks) if a.has_sinks else "",
@@ -174,6 +191,6 @@ def _function_text(a: _Attention, split_softmax: bool) -> str:
     )
 
 
-def _hex_f32(value: float) -> str:
+def hex_f32(value: float) -> str:
     """The bits of `value` rounded to f32, as eight hexadecimal digits (exact, unlike decimal text)."""
     return struct.pack(">f", value).hex().upper()

@@ -261,22 +261,34 @@ class Attention:
     window: int = 0
     softcap: float = 0.0
     has_sinks: bool = False
+    has_slopes: bool = False
+
+    @property
+    def arguments(self) -> list[str]:
+        """Which members of a `Step` the function takes, in order."""
+        names = ["pool", "query", "key", "value", "table", "start", "valid"]
+        return [*names, *(["sinks"] if self.has_sinks else []), *(["slopes"] if self.has_slopes else [])]
 
     def text(self) -> str:
         """Writes keys and values, then attends to them; results are the pool and the mix."""
         e, t, h = self.element, self.tokens, self.heads
         p, kv = vt(("?", 2, PAGE, KV_HEADS, DIM), e), vt((BATCH, KV_HEADS, t, DIM), e)
         q, y = vt((BATCH, h, t, DIM), e), vt((BATCH, t, h, DIM), e)
-        table, n, sinks = vt((BATCH, "?"), "si32"), vt((BATCH,), "si64"), vt((h,), e)
+        table, n, sinks, slopes = vt((BATCH, "?"), "si32"), vt((BATCH,), "si64"), vt((h,), e), vt((h,), "f32")
+        kinds = {"pool": p, "query": q, "key": kv, "value": kv, "table": table, "start": n, "valid": n}
+        kinds |= {"sinks": sinks, "slopes": slopes}
         sink, sink_kind = ("%7", sinks) if self.has_sinks else ("%none", "!torch.none")
+        slope, slope_kind = (
+            (f"%{self.arguments.index('slopes')}", slopes) if self.has_slopes else ("%none", "!torch.none")
+        )
         body = f"""%none = torch.constant.none
   %scale = torch.constant.float {SCALE}
   %window = torch.constant.int {self.window}
   %cap = torch.constant.float {self.softcap}
   %y0 = torch.operator "torch.amdnfs.kv_write"(%0, %2, %3, %4, %5, %6) : ({p}, {kv}, {kv}, {table}, {n}, {n}) -> {p}
-  %y1 = torch.operator "torch.amdnfs.paged_attention"(%1, %y0, %4, %5, %6, {sink}, %scale, %window, %cap)
-    : ({q}, {p}, {table}, {n}, {n}, {sink_kind}, !torch.float, !torch.int, !torch.float) -> {y}"""
-        return function(self.name, [p, q, kv, kv, table, n, n, *([sinks] if self.has_sinks else [])], [p, y], body)
+  %y1 = torch.operator "torch.amdnfs.paged_attention"(%1, %y0, %4, %5, %6, {sink}, {slope}, %scale, %window, %cap)
+    : ({q}, {p}, {table}, {n}, {n}, {sink_kind}, {slope_kind}, !torch.float, !torch.int, !torch.float) -> {y}"""
+        return function(self.name, [kinds[name] for name in self.arguments], [p, y], body)
 
 
 ATTENTIONS = [
@@ -288,7 +300,9 @@ ATTENTIONS = [
     Attention(name="window", tokens=3, window=4),
     Attention(name="softcap", tokens=3, softcap=1.5),
     Attention(name="sinks_f32", tokens=3, heads=6, has_sinks=True),
-    Attention(name="all_f16", tokens=3, element="f16", window=6, softcap=2.5, has_sinks=True),
+    Attention(name="slopes_f32", tokens=3, has_slopes=True),
+    Attention(name="slopes_decode_f16", tokens=1, element="f16", heads=6, has_slopes=True),
+    Attention(name="all_f16", tokens=3, element="f16", window=6, softcap=2.5, has_sinks=True, has_slopes=True),
 ]
 SPLIT_ATTENTIONS = [case for case in ATTENTIONS if case.name in ("plain_f32", "all_f16")]
 
@@ -317,6 +331,7 @@ class Step:
     start: Array
     valid: Array
     sinks: Array
+    slopes: Array
 
 
 def make_step(rng: np.random.Generator, case: Attention) -> Step:
@@ -336,7 +351,10 @@ def make_step(rng: np.random.Generator, case: Attention) -> Step:
     key, value = (uniform(rng, (BATCH, KV_HEADS, tokens, DIM), element) for _ in range(2))
     sinks = uniform(rng, (case.heads,), element)
     sinks[0] -= 60  # far below every score
-    return Step(pool=pool, query=query, key=key, value=value, table=table, start=start, valid=valid, sinks=sinks)
+    slopes = (2.0 ** -np.arange(case.heads)).astype(np.float32)
+    return Step(
+        pool=pool, query=query, key=key, value=value, table=table, start=start, valid=valid, sinks=sinks, slopes=slopes
+    )
 
 
 def check_pool(got: Array, step: Step) -> Array:
@@ -368,6 +386,8 @@ def reference(case: Attention, step: Step, pool: Array, request: int, token: int
         largest = max(largest, float((np.abs(keys[:, group]) @ np.abs(query)).max()))
         if case.softcap:
             scores = case.softcap * np.tanh(scores / case.softcap)
+        if case.has_slopes:  # by the key's position alone, as models write it; only next to a sink it matters
+            scores = scores + step.slopes[head].astype(np.float64) * (seen - (position if case.has_sinks else 0))
         sink = np.exp(np.float64(step.sinks[head])) if case.has_sinks else 0.0
         mix[head] = np.exp(scores) @ values[:, group] / (np.exp(scores).sum() + sink)
     return mix, largest, float(np.abs(values).max())
@@ -375,8 +395,7 @@ def reference(case: Attention, step: Step, pool: Array, request: int, token: int
 
 def check_step(module: Any, rng: np.random.Generator, case: Attention) -> None:
     step = make_step(rng, case)
-    inputs = [step.pool, step.query, step.key, step.value, step.table, step.start, step.valid]
-    new_pool, got = call(module, case.name, *inputs, *([step.sinks] if case.has_sinks else []))
+    new_pool, got = call(module, case.name, *(getattr(step, name) for name in case.arguments))
     assert new_pool.dtype == got.dtype == DTYPES[case.element]
     pool = check_pool(new_pool, step)
     for request in range(BATCH):
