@@ -118,11 +118,10 @@ def make_manifest(
     """The manifest of a bundle with these targets and files."""
     config = plan.checkpoint.config.get_text_config()
     bos, eos = read_special_tokens(plan.checkpoint)
-    architectures = getattr(plan.checkpoint.config, "architectures", None) or [type(plan.checkpoint.config).__name__]
     return Manifest(
         model=ModelEntry(
             name=plan.checkpoint.name,
-            architecture=architectures[0],
+            architecture=plan.checkpoint.architecture,
             model_type=plan.checkpoint.config.model_type,
             dtype=plan.dtype,
             vocab_size=int(config.vocab_size),

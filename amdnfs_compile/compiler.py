@@ -6,7 +6,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from amdnfs_runtime.bundle import (
@@ -16,16 +16,18 @@ from amdnfs_runtime.bundle import (
     read_manifest,
 )
 from amdnfs_runtime.errors import ArtifactError, UsageError
-from amdnfs_targets.target import Target, TargetKind
+from amdnfs_targets.target import Target
 
 from amdnfs_compile.artifact import check_code_object, make_manifest, write_artifact
 from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES, Checkpoint
 from amdnfs_compile.frontend.huggingface import ImportedModel, import_model
 from amdnfs_compile.identity import compile_key, key_of, model_digest
+from amdnfs_compile.locks import locked_output
 from amdnfs_compile.lower import lower_module
 from amdnfs_compile.options import CompileOptions
 from amdnfs_compile.pipeline import build_pipeline
 from amdnfs_compile.plan import CompilePlan, plan_compile
+from amdnfs_compile.processes import CompilerProcesses
 from amdnfs_compile.staging import (
     damaged_files,
     link_tree,
@@ -72,16 +74,24 @@ def compile_model(
     begin = time.perf_counter()
     report("plan", f"reading the headers of {model}")
     plan = plan_compile(str(model), targets, options)
+    for text in plan.warnings:
+        report("plan", f"warning: {text}")
     final = Path(output) if output is not None else Path(f"{plan.checkpoint.name}.amdnfs")
     final = final.resolve() if final.is_symlink() else final
     require_bundle_place(final)
+    with locked_output(final):
+        is_new = _bring_up_to_date(final, plan, report, intermediates)
+    if is_new:
+        report("done", f"{final} in {time.perf_counter() - begin:.1f} s")
+    return final
+
+
+def _bring_up_to_date(final: Path, plan: CompilePlan, report: Progress, intermediates: Path | None) -> bool:
+    """Compiles the targets that the bundle at `final` lacks; says whether there were any."""
     report("weights", f"digest of {len(plan.checkpoint.shards)} file(s), {plan.checkpoint.num_bytes >> 20} MiB")
     digest = model_digest(plan)
     old = _existing(final, digest)
     keys = {target.name: compile_key(plan, target, digest) for target in plan.targets}
-    for target in plan.targets:
-        if plan.dtype not in target.dtypes and target.kind is not TargetKind.CPU:
-            report("plan", f"warning: {target.name} does not compute in {plan.dtype} itself; it will be slow there")
     damaged = set() if old is None else _damaged(final, old, plan)
     keep_shared = old is not None and all(name.startswith("artifacts/") for name in damaged)
     todo = [
@@ -95,11 +105,10 @@ def compile_model(
         if target not in todo:
             report("lower", f"{target.name}: up to date, kept")
     if old is not None and not todo:
-        return final
+        return False
     with staged_folder(final) as folder:
         _fill(folder, final, plan, old, keep_shared, todo, keys, digest, report, intermediates)
-    report("done", f"{final} in {time.perf_counter() - begin:.1f} s")
-    return final
+    return True
 
 
 def _fill(
@@ -128,22 +137,39 @@ def _fill(
         place_weights(plan.checkpoint, bindings, folder / "weights")
         _copy_tokenizer(plan.checkpoint, folder / "tokenizer")
 
+    processes = CompilerProcesses()
+
     def work(target: Target) -> TargetEntry:
         report("lower", f"{target.name}: compiling {len(imported[target.name].shapes)} entry points")
         begin = time.perf_counter()
         keep = intermediates / target.name if intermediates else None
-        lowered = lower_module(imported[target.name].bytecode, target, keep)
+        lowered = lower_module(imported[target.name].bytecode, target, keep, processes)
         check_code_object(lowered, target)
         report("lower", f"{target.name}: {len(lowered.vmfb) >> 10} KiB in {time.perf_counter() - begin:.1f} s")
         return write_artifact(folder, target, imported[target.name], lowered, keys[target.name])
 
-    with ThreadPoolExecutor(max_workers=plan.options.jobs) as pool:
-        entries = list(pool.map(work, todo))
+    entries = _work_on_all(todo, work, processes, plan.options.jobs)
     targets = dict(old.targets) if old is not None else {}
     targets.update({target.name: entry for target, entry in zip(todo, entries, strict=True)})
     report("bundle", "digests and manifest")
     files = list_files(folder, known)
     write_manifest(folder, make_manifest(plan, digest, targets, files))
+
+
+def _work_on_all(
+    todo: Sequence[Target], work: Callable[[Target], TargetEntry], processes: CompilerProcesses, jobs: int
+) -> list[TargetEntry]:
+    """Does `work` on every target, `jobs` at a time. The first that fails, or an interrupt, ends all the others."""
+    with ThreadPoolExecutor(max_workers=jobs) as pool:
+        futures = [pool.submit(work, target) for target in todo]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            processes.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
 
 
 def _import_all(plan: CompilePlan, todo: Sequence[Target], report: Progress) -> dict[str, ImportedModel]:

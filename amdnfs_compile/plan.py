@@ -10,8 +10,8 @@ from amdnfs_runtime.errors import ModelError, UsageError
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
 from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
 
-from amdnfs_compile.frontend.checkpoint import Checkpoint, open_checkpoint, read_special_tokens
-from amdnfs_compile.frontend.huggingface import inspect_checkpoint
+from amdnfs_compile.frontend.checkpoint import Checkpoint, odd_tokens, open_checkpoint, read_special_tokens
+from amdnfs_compile.frontend.huggingface import bind_parameters, inspect_checkpoint
 from amdnfs_compile.frontend.skeleton import Skeleton
 from amdnfs_compile.frontend.trace import CallShape
 from amdnfs_compile.options import CompileOptions, Dtype
@@ -37,6 +37,15 @@ class CompilePlan:
     options: CompileOptions
     """As given."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know before it begins, one line each."""
+        slow = [item for item in self.targets if self.dtype not in item.dtypes and item.kind is not TargetKind.CPU]
+        return (
+            *odd_tokens(self.checkpoint),
+            *(f"{target.name} does not compute in {self.dtype} itself; it will be slow there" for target in slow),
+        )
+
     def shapes(self, target: Target) -> tuple[CallShape, ...]:
         """Entry points for `target`, without shapes that its compiler cannot take."""
         chunks = [size for size in self.options.prefill_chunks if size <= self.context_tokens]
@@ -58,7 +67,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
 
     Raises:
         UsageError: For an unknown target, or one the pinned IREE cannot take.
-        ModelError: For a model that cannot be imported.
+        ModelError: For a model that cannot be imported, or whose tensors are not those that it needs.
     """
     try:
         resolved = tuple(require_supported(target) for target in resolve_targets(targets))
@@ -77,6 +86,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
                 f"add --dtype f16, or leave out {target.name}"
             )
     skeleton = inspect_checkpoint(checkpoint, dtype)
+    bind_parameters(checkpoint, skeleton)  # likewise
     limit = int(getattr(checkpoint.config.get_text_config(), "max_position_embeddings", 0) or 0)
     context = options.context_tokens or limit
     if not context:

@@ -1,7 +1,12 @@
 """Writes a bundle so that it is there whole or not at all.
 
 Everything is made in a hidden folder beside the final place and swapped in with one system call; a bundle that was
-there before stays usable until then. Folders left by a process that was killed are removed by the next one.
+there before stays usable until then. A lock file beside the hidden folder is locked as long as the process lives:
+
+    .m.amdnfs.partial-0123456789abcdef         becomes the bundle
+    .m.amdnfs.partial-0123456789abcdef.lock    locked: somebody is at work; free: that process was killed
+
+What a killed process left is removed by the next one. Where the file system knows no locks, it stays.
 """
 
 from __future__ import annotations
@@ -9,13 +14,17 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from amdnfs_runtime.bundle import MANIFEST, FileEntry, Manifest, file_entry, verify_files
 from amdnfs_runtime.errors import ArtifactError, UsageError
+
+from amdnfs_compile.locks import LockUnavailableError, busy_output, take_lock
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
@@ -28,18 +37,17 @@ def staged_folder(final: Path) -> Iterator[Path]:
     """Gives an empty folder that becomes `final` when the block ends well, and vanishes when it does not.
 
     Raises:
-        UsageError: If `final` exists and is not a bundle, or it cannot be written.
+        UsageError: If `final` exists and is not a bundle, it cannot be written, or somebody else is writing it.
     """
     require_bundle_place(final)
-    staging = final.parent / f".{final.name}.partial-{os.getpid()}"
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(final)
-        staging.mkdir()
+        staging, lock = _make_staging(final)
     except OSError as error:
         reason = "it is a file" if final.parent.is_file() else error.strerror
         raise UsageError(f"cannot write to {final.parent}: {reason}; choose another place with -o") from error
     try:
+        _remove_abandoned(final, staging)
         yield staging
         _swap(staging, final)
     except OSError as error:
@@ -47,7 +55,7 @@ def staged_folder(final: Path) -> Iterator[Path]:
             raise
         raise UsageError(f"cannot write {final}: {error}; choose another place with -o") from error
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove_staging(staging, lock)
 
 
 def require_bundle_place(final: Path) -> None:
@@ -111,12 +119,54 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
 
 
-def _remove_abandoned(final: Path) -> None:
-    prefix = f".{final.name}.partial-"
-    for path in final.parent.iterdir():
-        pid = path.name.removeprefix(prefix)
-        if path.name.startswith(prefix) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(path, ignore_errors=True)
+def _make_staging(final: Path) -> tuple[Path, int | None]:
+    """A new hidden folder and the descriptor of its lock, None where there are no locks.
+
+    The lock comes first, so that nobody can take the folder for an abandoned one.
+    """
+    while True:
+        staging = final.parent / f".{final.name}.partial-{secrets.token_hex(8)}"
+        lock = None
+        with suppress(LockUnavailableError):
+            lock = take_lock(_lock_of(staging))
+            if lock is None:  # somebody who clears away was faster
+                continue
+        try:
+            staging.mkdir()
+        except BaseException:
+            _remove_staging(staging, lock)
+            raise
+        return staging, lock
+
+
+def _remove_staging(staging: Path, lock: int | None) -> None:
+    shutil.rmtree(staging, ignore_errors=True)
+    with suppress(OSError):
+        _lock_of(staging).unlink()
+    if lock is not None:
+        os.close(lock)
+
+
+def _lock_of(staging: Path) -> Path:
+    return staging.with_name(f"{staging.name}.lock")
+
+
+def _remove_abandoned(final: Path, own: Path) -> None:
+    """Removes the folders of dead processes.
+
+    Raises:
+        UsageError: If another one is alive: on another machine, or with another folder for temporary files.
+    """
+    pattern = re.compile(re.escape(f".{final.name}.partial-") + r"[0-9a-f]{16}")
+    found = {path.name.removesuffix(".lock") for path in final.parent.iterdir()}
+    for name in sorted(found - {own.name}):
+        if not pattern.fullmatch(name):
+            continue
+        with suppress(LockUnavailableError, PermissionError):  # who cannot be asked, for instance another user's, stays
+            lock = take_lock(_lock_of(final.parent / name))
+            if lock is None:
+                raise busy_output(final)
+            _remove_staging(final.parent / name, lock)
 
 
 def _swap(staging: Path, final: Path) -> None:
@@ -132,5 +182,9 @@ def _swap(staging: Path, final: Path) -> None:
     # File systems without an exchange: two renames, with the old bundle kept until the new one is in place.
     old = staging.with_name(staging.name + ".old")
     final.rename(old)
-    staging.rename(final)
+    try:
+        staging.rename(final)
+    except BaseException:
+        old.rename(final)
+        raise
     shutil.rmtree(old, ignore_errors=True)

@@ -98,6 +98,8 @@ def compile_command(
     progress = _Progress(quiet=as_json)
     if dry_run:
         plan = plan_compile(model, targets, options)
+        for text in plan.warnings:
+            progress("plan", f"warning: {text}")
         _print_plan(plan, identity.compile_keys(plan) if as_json else None)
         return
     begin = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -55,6 +56,21 @@ class Checkpoint:
     """Names of the safetensors files."""
     tensors: Mapping[str, TensorHeader]
     """Every tensor."""
+    extra_tokens: tuple[tuple[int, str], ...] = ()
+    """Id and text of every token of the tokenizer that the model's vocabulary does not reach, by id."""
+
+    @property
+    def architecture(self) -> str:
+        """Name of the model's class: the first that config.json gives, else that of the configuration's class."""
+        given = getattr(self.config, "architectures", None)
+        names = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+        return next((name for name in names if isinstance(name, str) and name), type(self.config).__name__)
+
+    @property
+    def vocab_size(self) -> int | None:
+        """Number of tokens the model knows; None if its configuration does not say."""
+        size = getattr(self.config.get_text_config(), "vocab_size", None)
+        return size if isinstance(size, int) else None
 
     @property
     def num_bytes(self) -> int:
@@ -101,18 +117,57 @@ def open_checkpoint(model: str, *, revision: str | None = None, offline: bool = 
                 raise ModelError(f"{folder}: the tensor {name} is in {tensors[name].file} and in {shard}")
             tensors[name] = header
     _check_index(folder, tensors)
-    _check_tokenizer(folder)
-    return Checkpoint(folder=folder, name=_name_of(model), config=config, shards=shards, tensors=tensors)
+    tokenizer = _read_tokenizer(folder)
+    checkpoint = Checkpoint(folder=folder, name=_name_of(model), config=config, shards=shards, tensors=tensors)
+    return dataclasses.replace(checkpoint, extra_tokens=_tokens_beyond(tokenizer, checkpoint.vocab_size))
 
 
 def read_special_tokens(checkpoint: Checkpoint) -> tuple[int | None, tuple[int, ...]]:
     """The begin token and the end tokens: those of generation_config.json, else those of config.json.
 
+    Ids that the vocabulary does not have are left out; `odd_tokens` names them.
+
+    Raises:
+        ModelError: If they are not token ids.
+    """
+    ids = {
+        name: tuple(item for item in given if _is_known(checkpoint, item))
+        for name, (_, given) in _given(checkpoint).items()
+    }
+    return next(iter(ids["bos_token_id"]), None), ids["eos_token_id"]
+
+
+def odd_tokens(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What is odd about the tokens of a model that can be compiled nevertheless, one line each."""
+    told = []
+    vocab = f"the model's vocabulary of {checkpoint.vocab_size} tokens"
+    if checkpoint.extra_tokens:
+        token_id, text = checkpoint.extra_tokens[0]
+        told.append(
+            f"{checkpoint.folder / TOKENIZER_FILES[0]}: {len(checkpoint.extra_tokens)} token(s) are outside {vocab}, "
+            f"first {text!r} ({token_id}); a prompt that holds one will be refused"
+        )
+    for name, (file, ids) in _given(checkpoint).items():
+        told += [
+            f"{checkpoint.folder / file}: {name} {token_id} is outside {vocab} and is left out"
+            for token_id in ids
+            if not _is_known(checkpoint, token_id)
+        ]
+    return tuple(told)
+
+
+def _is_known(checkpoint: Checkpoint, token_id: int) -> bool:
+    return checkpoint.vocab_size is None or 0 <= token_id < checkpoint.vocab_size
+
+
+def _given(checkpoint: Checkpoint) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """For the begin and the end token: the file that says what it is, and the ids it gives.
+
     Raises:
         ModelError: If they are not token ids.
     """
     config = checkpoint.config.get_text_config()
-    values = {name: getattr(config, name, None) for name in ("bos_token_id", "eos_token_id")}
+    values = {name: ("config.json", getattr(config, name, None)) for name in ("bos_token_id", "eos_token_id")}
     path = checkpoint.folder / "generation_config.json"
     if path.is_file():
         try:
@@ -121,13 +176,15 @@ def read_special_tokens(checkpoint: Checkpoint) -> tuple[int | None, tuple[int, 
             raise ModelError(f"{path}: not JSON: {error}") from error
         if not isinstance(found, dict):
             raise ModelError(f"{path}: holds {_kind_of(found)}, not settings by name")
-        values.update({name: found[name] for name in values if found.get(name) is not None})
-    bos, ends = values["bos_token_id"], values["eos_token_id"]
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    wrong = [token for token in (bos, *ends) if token is not None and type(token) is not int]
-    if wrong:
-        raise ModelError(f"{checkpoint.folder}: the begin or end token {wrong[0]!r} is not a token id")
-    return bos, tuple(ends)
+        values.update({name: (path.name, found[name]) for name in values if found.get(name) is not None})
+    given = {}
+    for name, (file, value) in values.items():
+        ids = value if isinstance(value, list) and name == "eos_token_id" else [] if value is None else [value]
+        wrong = [token for token in ids if type(token) is not int]
+        if wrong:
+            raise ModelError(f"{checkpoint.folder / file}: {name}: {wrong[0]!r} is not a token id")
+        given[name] = file, tuple(ids)
+    return given
 
 
 def _locate(model: str, revision: str | None, offline: bool) -> Path:
@@ -255,15 +312,21 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorHeader]) -> None:
         )
 
 
-def _check_tokenizer(folder: Path) -> None:
+def _read_tokenizer(folder: Path) -> Tokenizer:
     path = folder / TOKENIZER_FILES[0]
     remedy = "save one with transformers: AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)"
     if not path.is_file():
         raise ModelError(f"{folder}: tokenizer.json is missing, so text cannot be turned into tokens; {remedy}")
     try:
-        Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
         raise ModelError(f"{path}: cannot be read: {error}; {remedy}") from error
+
+
+def _tokens_beyond(tokenizer: Tokenizer, vocab_size: int | None) -> tuple[tuple[int, str], ...]:
+    if vocab_size is None:
+        return ()
+    return tuple(sorted((token_id, text) for text, token_id in tokenizer.get_vocab().items() if token_id >= vocab_size))
 
 
 def _kind_of(value: object) -> str:

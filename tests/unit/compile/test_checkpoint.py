@@ -12,8 +12,9 @@ import pytest
 import torch
 from amdnfs_runtime.errors import ModelError
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 
-from amdnfs_compile.frontend.checkpoint import open_checkpoint, read_special_tokens
+from amdnfs_compile.frontend.checkpoint import odd_tokens, open_checkpoint, read_special_tokens
 
 INDEX = "model.safetensors.index.json"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
@@ -288,12 +289,67 @@ def test_generation_config_goes_before_config(fresh_twin: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("file", "name", "token", "expected"),
+    [
+        ("config.json", "bos_token_id", -1, (None, (2,))),
+        ("config.json", "eos_token_id", 128, (1, ())),
+        ("generation_config.json", "eos_token_id", [2, 128], (1, (2,))),
+        ("generation_config.json", "bos_token_id", 999, (None, (2,))),
+    ],
+)
+def test_begin_and_end_tokens_outside_the_vocabulary_are_named_and_left_out(
+    fresh_twin: Path, file: str, name: str, token: int | list[int], expected: tuple[int | None, tuple[int, ...]]
+) -> None:
+    (fresh_twin / "generation_config.json").write_text("{}")
+    (fresh_twin / file).write_text(json.dumps({**json.loads((fresh_twin / file).read_text()), name: token}))
+    checkpoint = open_checkpoint(str(fresh_twin))
+    assert read_special_tokens(checkpoint) == expected
+    wrong = token[-1] if isinstance(token, list) else token
+    assert odd_tokens(checkpoint) == (
+        f"{fresh_twin / file}: {name} {wrong} is outside the model's vocabulary of 128 tokens and is left out",
+    )
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model(fresh_twin: Path) -> None:
+    assert odd_tokens(open_checkpoint(str(fresh_twin))) == ()
+    path = fresh_twin / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_tokens(["<later>", "<image>"])
+    tokenizer.save(str(path))
+    checkpoint = open_checkpoint(str(fresh_twin))
+    assert checkpoint.extra_tokens == ((128, "<later>"), (129, "<image>"))
+    assert odd_tokens(checkpoint) == (
+        f"{path}: 2 token(s) are outside the model's vocabulary of 128 tokens, first '<later>' (128); "
+        "a prompt that holds one will be refused",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["LlamaForCausalLM", "Other"], "LlamaForCausalLM"),
+        ("LlamaForCausalLM", "LlamaForCausalLM"),
+        (None, "LlamaConfig"),
+        ([], "LlamaConfig"),
+        ("", "LlamaConfig"),
+        ([5], "LlamaConfig"),
+        (7, "LlamaConfig"),
+    ],
+)
+def test_the_architecture_in_every_form_in_which_configs_give_it(
+    fresh_twin: Path, given: object, expected: str
+) -> None:
+    change_config(fresh_twin, architectures=given)
+    assert open_checkpoint(str(fresh_twin)).architecture == expected
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "generation_config.json: not JSON: "),
         ("[]", "generation_config.json: holds a list, not settings by name"),
-        ('{"eos_token_id": "</s>"}', ": the begin or end token '</s>' is not a token id"),
-        ('{"eos_token_id": [[2]]}', ": the begin or end token [2] is not a token id"),
+        ('{"eos_token_id": "</s>"}', "generation_config.json: eos_token_id: '</s>' is not a token id"),
+        ('{"eos_token_id": [[2]]}', "generation_config.json: eos_token_id: [2] is not a token id"),
     ],
 )
 def test_a_damaged_generation_config(fresh_twin: Path, content: str, message: str) -> None:

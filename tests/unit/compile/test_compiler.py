@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from amdnfs_runtime.errors import ArtifactError, LoweringError, ModelError, Pass
 from amdnfs_compile import CompileOptions, Dtype, compile_model
 from amdnfs_compile.frontend.huggingface import ImportedModel, bind_parameters
 from amdnfs_compile.lower import Lowered
+from amdnfs_compile.processes import CompilerProcesses, CompileStopped
 
 OPTIONS = CompileOptions(prefill_chunks=(16,), decode_batches=(1, 4))
 PROGRAM = "artifacts/cpu/program.vmfb"
@@ -53,7 +57,7 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
             num_distinct_layers=1,
         )
 
-    def lower_module(_bytecode: bytes, target: Any, _work: Path | None = None) -> Lowered:
+    def lower_module(_bytecode: bytes, target: Any, *_: object) -> Lowered:
         state.lowered.append(target.name)
         if state.error is not None:
             raise state.error
@@ -291,6 +295,67 @@ def test_a_type_that_a_target_does_not_compute_in_is_warned_about(twin: Path, tm
     options = dataclasses.replace(OPTIONS, dtype=Dtype.BF16)
     compile_model(twin, ["gfx1030"], tmp_path / "m.amdnfs", options, lambda _phase, text: told.append(text))
     assert "warning: gfx1030 does not compute in bf16 itself; it will be slow there" in told
+
+
+def test_oddities_of_a_model_are_warned_about(fresh_twin: Path, tmp_path: Path, backend: Backend) -> None:
+    config = json.loads((fresh_twin / "config.json").read_text())
+    (fresh_twin / "config.json").write_text(json.dumps({**config, "architectures": "LlamaForCausalLM"}))
+    (fresh_twin / "generation_config.json").write_text('{"eos_token_id": [2, 128]}')
+    told: list[str] = []
+    output = compile_model(
+        fresh_twin, ["cpu"], tmp_path / "m.amdnfs", OPTIONS, lambda phase, text: told.append(f"{phase} {text}")
+    )
+    assert told[1] == (
+        f"plan warning: {fresh_twin / 'generation_config.json'}: eos_token_id 128 is outside the model's vocabulary of "
+        "128 tokens and is left out"
+    )
+    manifest = read_manifest(output)
+    assert (manifest.model.architecture, manifest.eos_token_ids) == ("LlamaForCausalLM", (2,))
+
+
+def test_a_second_compile_to_the_same_output_fails_at_once(twin: Path, tmp_path: Path, backend: Backend) -> None:
+    output, told = tmp_path / "m.amdnfs", list[str]()
+
+    def compile_again(_target: Any) -> bytes:
+        with pytest.raises(UsageError) as error:
+            compile_model(twin, ["cpu"], output, OPTIONS, lambda phase, _text: told.append(phase))
+        assert str(error.value).startswith(f"{output} is being written by another compile; wait until")
+        return b"program"
+
+    backend.content = compile_again
+    compile_model(twin, ["cpu"], output, OPTIONS)
+    assert told == ["plan"], "before any work"
+    assert [path.name for path in tmp_path.iterdir()] == ["m.amdnfs"]
+    verify_files(output, read_manifest(output))
+
+
+@pytest.mark.parametrize("reason", ["a failure", "an interrupt"])
+def test_what_ends_one_target_ends_the_others_at_once(
+    twin: Path, tmp_path: Path, backend: Backend, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    error = LoweringError("no luck") if reason == "a failure" else KeyboardInterrupt()
+    others: list[object] = []
+    begun = threading.Event()
+
+    def lower_module(_bytecode: bytes, target: Any, _work: Path | None, processes: CompilerProcesses) -> Lowered:
+        if target.name == "cpu":
+            begun.set()
+            try:
+                processes.run(["sleep", "600"], tmp_path, dict(os.environ))
+            except CompileStopped as stopped:
+                others.append(stopped)
+                raise
+        begun.wait()
+        raise error
+
+    monkeypatch.setattr("amdnfs_compile.compiler.lower_module", lower_module)
+    begin = time.monotonic()
+    targets = ["cpu", "cpu-x86-64-v3", "gfx942"]
+    with pytest.raises(type(error)):
+        compile_model(twin, targets, tmp_path / "m.amdnfs", dataclasses.replace(OPTIONS, jobs=2))
+    assert time.monotonic() - begin < 120, "sleeps for ten minutes if it is not killed"
+    assert len(others) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_bytes_wherever_and_in_whatever_steps(

@@ -172,8 +172,16 @@ def test_a_damaged_generation_config_is_found_before_the_compile(fresh_twin: Pat
 
 
 def binding_refusal(folder: Path) -> str:
-    found = plan(folder)
-    return refusal(ModelError, lambda: bind_parameters(found.checkpoint, found.skeleton))
+    return refusal(ModelError, lambda: plan(folder))
+
+
+def test_warnings_are_of_the_model_and_of_the_targets(fresh_twin: Path) -> None:
+    assert plan(fresh_twin, "cpu", "gfx942").warnings == ()
+    change_config(fresh_twin, eos_token_id=500)
+    (fresh_twin / "generation_config.json").unlink()
+    odd, slow = plan(fresh_twin, "cpu", "gfx1030", dtype=Dtype.BF16).warnings
+    assert odd.startswith(f"{fresh_twin / 'config.json'}: eos_token_id 500 is outside the model's vocabulary of 128")
+    assert slow == "gfx1030 does not compute in bf16 itself; it will be slow there"
 
 
 def test_every_parameter_of_a_sound_model_has_its_tensor(twin: Path) -> None:

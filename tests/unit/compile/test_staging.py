@@ -10,9 +10,8 @@ import pytest
 from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.errors import UsageError
 
+from amdnfs_compile.locks import LockUnavailableError, take_lock
 from amdnfs_compile.staging import damaged_files, link_tree, require_bundle_place, staged_folder
-
-DEAD_PID = 2**22 + 1  # above the largest number that Linux gives a process
 
 
 def make_bundle(path: Path, content: str) -> Path:
@@ -69,13 +68,74 @@ def test_nothing_is_left_after_a_failure(tmp_path: Path, error: BaseException) -
 
 def test_folders_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
     final = tmp_path / "m[1].amdnfs"
-    dead = make_bundle(tmp_path / f".m[1].amdnfs.partial-{DEAD_PID}", "half")
-    living = make_bundle(tmp_path / f".m[1].amdnfs.partial-{os.getppid()}", "half")
-    others = make_bundle(tmp_path / f".other.amdnfs.partial-{DEAD_PID}", "half")
-    with staged_folder(final):
+    dead = make_bundle(tmp_path / ".m[1].amdnfs.partial-0123456789abcdef", "half")
+    (tmp_path / f"{dead.name}.lock").touch()
+    without_lock = make_bundle(tmp_path / ".m[1].amdnfs.partial-aaaaaaaaaaaaaaaa", "half")
+    (tmp_path / ".m[1].amdnfs.partial-bbbbbbbbbbbbbbbb.lock").touch()
+    kept = [".m1.amdnfs.partial-0123456789abcdef", ".m[1].amdnfs.partial-mine", ".m[1].amdnfs.old"]
+    for name in kept:
+        make_bundle(tmp_path / name, "not of this output")
+    with staged_folder(final) as folder:
         assert not dead.exists()
-    assert living.exists()
-    assert others.exists()
+        assert not without_lock.exists()
+        assert names(tmp_path) == sorted([*kept, folder.name, f"{folder.name}.lock"])
+    assert names(tmp_path) == sorted([*kept, final.name])
+
+
+def test_a_folder_of_a_living_process_is_left_alone_and_means_to_wait(tmp_path: Path) -> None:
+    final = make_bundle(tmp_path / "m.amdnfs", "old")
+    with staged_folder(final) as first:
+        (first / "manifest.json").write_text("new")
+        with pytest.raises(UsageError) as error, staged_folder(final):
+            pytest.fail("must not begin")
+        assert names(tmp_path) == sorted([first.name, f"{first.name}.lock", "m.amdnfs"])
+    assert str(error.value) == (
+        f"{final} is being written by another compile; wait until that has ended, or choose another place with -o"
+    )
+    assert (final / "manifest.json").read_text() == "new"
+
+
+def test_folders_of_two_processes_have_different_names(tmp_path: Path) -> None:
+    found = set()
+    for _ in range(3):
+        with staged_folder(tmp_path / "m.amdnfs") as folder:
+            found.add(folder.name)
+    assert len(found) == 3
+
+
+def test_where_there_are_no_locks_nothing_is_taken_for_abandoned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    other = make_bundle(tmp_path / ".m.amdnfs.partial-0123456789abcdef", "perhaps alive")
+    (tmp_path / f"{other.name}.lock").touch()
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(LockUnavailableError, match=r"its file system has no flock \(Function not implemented\)"):
+        take_lock(tmp_path / f"{other.name}.lock")
+    with staged_folder(tmp_path / "m.amdnfs") as folder:
+        (folder / "manifest.json").write_text("new")
+    assert names(tmp_path) == sorted([other.name, f"{other.name}.lock", "m.amdnfs"])
+
+
+def test_an_exchange_by_renames_that_fails_brings_the_old_bundle_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: object())
+    final = make_bundle(tmp_path / "m.amdnfs", "old")
+    rename = Path.rename
+
+    def fail_once(self: Path, target: Path) -> Path:
+        if target == final and "partial" in self.name and not self.name.endswith(".old"):
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    with pytest.raises(KeyboardInterrupt), staged_folder(final) as folder:
+        (folder / "manifest.json").write_text("new")
+    assert names(tmp_path) == ["m.amdnfs"]
+    assert (final / "manifest.json").read_text() == "old"
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
