@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-import subprocess
 import sysconfig
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from amdnfs_runtime.errors import LoweringError
 from amdnfs_targets.target import Target
 
 from amdnfs_compile.pipeline import FLOW_PHASE, STREAM_PHASE, run_phase
+from amdnfs_compile.processes import CompilerProcesses
 
 COMMON_FLAGS = ("--iree-opt-level=O2", "--iree-vm-bytecode-module-strip-source-map=true")
 """Flags for every target."""
@@ -46,38 +46,53 @@ class Lowered:
     """Largest resident size of any of IREE's processes, in bytes."""
 
 
-def lower_module(module_bytecode: bytes, target: Target, work: Path | None = None) -> Lowered:
+def lower_module(
+    module_bytecode: bytes, target: Target, work: Path | None = None, processes: CompilerProcesses | None = None
+) -> Lowered:
     """Compiles `module_bytecode` (linalg on tensors) for `target`; tries its fallback flags if that fails.
 
     Args:
         module_bytecode: MLIR bytecode after our torch-level passes.
         target: What to compile for.
         work: Folder for intermediate files; kept if given, else temporary.
+        processes: Runs IREE's processes; may be stopped by another thread.
 
     Raises:
         LoweringError: If IREE fails; carries its first diagnostics.
         PassFailed: If one of our passes refuses the program.
+        CompileStopped: If `processes` was stopped.
     """
+    processes = processes or CompilerProcesses()
     try:
-        return _lower_once(module_bytecode, target, work, ())
+        return _lower_once(module_bytecode, target, work, (), processes)
     except LoweringError:
         if not target.fallback_flags:
             raise
-        return _lower_once(module_bytecode, target, work, target.fallback_flags)
+        return _lower_once(module_bytecode, target, work, target.fallback_flags, processes)
 
 
-def _lower_once(module_bytecode: bytes, target: Target, work: Path | None, extra_flags: tuple[str, ...]) -> Lowered:
+def _lower_once(
+    module_bytecode: bytes,
+    target: Target,
+    work: Path | None,
+    extra_flags: tuple[str, ...],
+    processes: CompilerProcesses,
+) -> Lowered:
     with tempfile.TemporaryDirectory(prefix="amdnfs-") as temporary:
         folder = work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         flags = (*COMMON_FLAGS, *target.compile_flags, *extra_flags)
         source = folder / "0-linalg.mlirbc"
         source.write_bytes(module_bytecode)
-        flow = _iree(folder, source, "1-flow.mlirbc", target, [*flags, "--compile-to=flow"])
+
+        def iree(source: Path, output_name: str, *phase: str) -> Path:
+            return _iree(folder, source, output_name, target, [*flags, *phase], processes)
+
+        flow = iree(source, "1-flow.mlirbc", "--compile-to=flow")
         flow, flow_results = _our_phase(flow, FLOW_PHASE, target, folder / "2-flow-folded.mlirbc")
-        stream = _iree(folder, flow, "3-stream.mlirbc", target, [*flags, "--compile-from=flow", "--compile-to=stream"])
+        stream = iree(flow, "3-stream.mlirbc", "--compile-from=flow", "--compile-to=stream")
         stream, stream_results = _our_phase(stream, STREAM_PHASE, target, folder / "4-stream-verified.mlirbc")
-        vmfb = _iree(folder, stream, "program.vmfb", target, [*flags, "--compile-from=stream"])
+        vmfb = iree(stream, "program.vmfb", "--compile-from=stream")
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
         return Lowered(
             vmfb=vmfb.read_bytes(), flags=flags, passes=(*flow_results, *stream_results), peak_rss_bytes=peak
@@ -113,16 +128,26 @@ def write_bytecode(module: Module, path: Path) -> None:
         module.operation.write_bytecode(file)
 
 
-def _iree(folder: Path, source: Path, output_name: str, target: Target, flags: Sequence[str]) -> Path:
+def _iree(
+    folder: Path,
+    source: Path,
+    output_name: str,
+    target: Target,
+    flags: Sequence[str],
+    processes: CompilerProcesses,
+) -> Path:
     output = folder / output_name
     compiler = Path(sysconfig.get_path("scripts")) / "iree-compile"
     binary = "--emit-mlir-bytecode" if output.suffix == ".mlirbc" else "--output-format=vm-bytecode"
     command = [str(compiler), source.name, binary, *flags, "-o", output.name]
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, errors="replace", check=False, env=_environment()
-    )
-    if done.returncode != 0:
-        raise LoweringError(_failure(target, command, source, done.returncode, done.stderr))
+    try:
+        done = processes.run(command, folder, _environment())
+        if done.returncode != 0:
+            raise LoweringError(_failure(target, command, source, done.returncode, done.stderr))
+    except BaseException:
+        # In a folder that is kept, neither half a program may stay nor that of an earlier compile.
+        output.unlink(missing_ok=True)
+        raise
     return output
 
 
