@@ -91,6 +91,9 @@ def write_artifact(folder: Path, target: Target, imported: ImportedModel, lowere
         },
         "checks": ["verify-pool-in-place"] + (["code-object-gfx"] if target.gfx else []),
         "workarounds": [item.name for item in target.workarounds],
+        "dispatches": lowered.program_facts.dispatches,
+        "code_objects": lowered.program_facts.code_objects,
+        "kernels": lowered.program_facts.kernels,
     }
     (place / "facts.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return TargetEntry(

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import resource
 import shlex
+import shutil
 import sysconfig
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amdnfs_passes.base import PassResult
@@ -22,6 +23,7 @@ from amdnfs_passes.ir import Context, Location, Module, walk
 from amdnfs_runtime.errors import LoweringError
 from amdnfs_targets.target import Target
 
+from amdnfs_compile.kernel_facts import ASSEMBLY_FLAG, ProgramFacts, measure_program
 from amdnfs_compile.pipeline import FLOW_PHASE, STREAM_PHASE, run_phase
 from amdnfs_compile.processes import CompilerProcesses
 
@@ -44,6 +46,8 @@ class Lowered:
     """Our passes at the flow and stream phases."""
     peak_rss_bytes: int
     """Largest resident size of any of IREE's processes, in bytes."""
+    program_facts: ProgramFacts = field(default_factory=ProgramFacts)
+    """What its dispatches do and what their code is, for the report."""
 
 
 def lower_module(
@@ -92,11 +96,24 @@ def _lower_once(
         flow, flow_results = _our_phase(flow, FLOW_PHASE, target, folder / "2-flow-folded.mlirbc")
         stream = iree(flow, "3-stream.mlirbc", "--compile-from=flow", "--compile-to=stream")
         stream, stream_results = _our_phase(stream, STREAM_PHASE, target, folder / "4-stream-verified.mlirbc")
-        vmfb = iree(stream, "program.vmfb", "--compile-from=stream")
+        assembly = _fresh(folder / "assembly") if target.gfx else None
+        dump = () if assembly is None else (f"{ASSEMBLY_FLAG}{assembly.name}",)
+        vmfb = iree(stream, "program.vmfb", "--compile-from=stream", *dump)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+        program = vmfb.read_bytes()
         return Lowered(
-            vmfb=vmfb.read_bytes(), flags=flags, passes=(*flow_results, *stream_results), peak_rss_bytes=peak
+            vmfb=program,
+            flags=flags,
+            passes=(*flow_results, *stream_results),
+            peak_rss_bytes=peak,
+            program_facts=measure_program(flow, program, assembly),
         )
+
+
+def _fresh(folder: Path) -> Path:
+    """`folder`, without what an earlier compile left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def _our_phase(path: Path, phase: str, target: Target, output: Path) -> tuple[Path, list[PassResult]]:

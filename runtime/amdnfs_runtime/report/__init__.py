@@ -1,0 +1,1 @@
+"""What the kernels of a bundle are: figures from its code objects and facts, floors, budgets, a page."""
