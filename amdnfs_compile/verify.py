@@ -6,7 +6,8 @@ widened), with the whole text in one call and no cache: nothing of ours takes pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from amdnfs_runtime.bundle import Manifest, read_manifest
 from amdnfs_runtime.device import Program, choose_target, inspect_host
 from amdnfs_runtime.errors import ModelError, UsageError
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
+from amdnfs_compile.frontend.checkpoint import open_checkpoint
 from amdnfs_compile.frontend.huggingface import TORCH_DTYPES
 
 TOLERANCE = {"f32": 2e-4, "f16": 2e-2, "bf16": 1.2e-1}
@@ -60,11 +63,12 @@ def verify_bundle(
         num_tokens: Length of the text; by default two pages and a half.
 
     Raises:
-        ModelError: If transformers cannot load the model.
+        ModelError: If transformers cannot load the model, or it is not the one the bundle was made from.
         ArtifactError: If the bundle cannot be run.
         UsageError: If the text does not fit the context.
     """
     manifest = read_manifest(bundle)
+    _check_model(model, manifest)
     name = choose_target(manifest, inspect_host(), target)
     length = num_tokens or 2 * manifest.page_tokens + manifest.page_tokens // 2
     if length > manifest.model.context_tokens:
@@ -106,6 +110,36 @@ def verify_bundle(
     return checks
 
 
+def _check_model(model: Path, manifest: Manifest) -> None:
+    """Refuses what is no model, or plainly another one than that of the bundle.
+
+    Raises:
+        ModelError: Saying what is missing or different.
+    """
+    if not model.is_dir():
+        raise ModelError(f"no folder at {model}; give the folder of the model that the bundle was made from")
+    checkpoint = open_checkpoint(str(model))
+    found = (checkpoint.config.model_type, checkpoint.vocab_size)
+    wanted = (manifest.model.model_type, manifest.model.vocab_size)
+    if found != wanted:
+        raise ModelError(
+            f"{model}: a {found[0]} model with a vocabulary of {found[1]} tokens, but the bundle was made from a "
+            f"{wanted[0]} model with one of {wanted[1]}; give the folder of the model that the bundle was made from"
+        )
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing on the terminal; what the process has chosen is as before afterwards."""
+    were_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_enabled:
+            logging.enable_progress_bar()
+
+
 def _compare(label: str, got: np.ndarray, wanted: np.ndarray, tolerance: float) -> Check:
     return Check(
         name=label,
@@ -118,11 +152,13 @@ def _compare(label: str, got: np.ndarray, wanted: np.ndarray, tolerance: float) 
 def _reference_logits(model: Path, manifest: Manifest, texts: np.ndarray) -> np.ndarray:
     """Logits `[rows, tokens, vocab]` of whole texts, in f32."""
     try:
-        reference = AutoModelForCausalLM.from_pretrained(
-            model, dtype=TORCH_DTYPES[manifest.model.dtype], attn_implementation="eager", local_files_only=True
-        )
+        with _no_progress_bars():
+            reference = AutoModelForCausalLM.from_pretrained(
+                model, dtype=TORCH_DTYPES[manifest.model.dtype], attn_implementation="eager", local_files_only=True
+            )
     except Exception as error:
-        raise ModelError(f"{model}: transformers cannot load this model: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{model}: transformers cannot load this model: {reason}") from error
     with torch.no_grad():
         output = reference.eval().float()(input_ids=torch.from_numpy(texts), use_cache=False)
     logits: np.ndarray = output.logits.float().numpy()

@@ -26,6 +26,8 @@ def verify_command(
 ) -> None:
     """Check the digests of BUNDLE and, with --against, its logits against transformers in f32."""
     manifest = read_manifest(bundle)
+    if against is not None and not against.is_dir():  # before the weights are read
+        raise UsageError(f"--against {against}: no such folder; give that of the model the bundle was made from")
     verify_files(bundle, manifest)
     values: dict[str, Any] = {"files": len(manifest.files), "checks": []}
     if emulate:

@@ -40,7 +40,7 @@ class Generation:
         self._stop_ids = frozenset(params.stop_token_ids)
         self._sampler = Sampler(params, self.prompt_token_ids)
         self._detokenizer = Detokenizer(tokenizer)
-        self._stops = StopMatcher(params.stop)
+        self._stops = StopMatcher(tuple(params.stop))
         self._pages = RequestPages(pool)
         self._text: list[str] = []
         self._taken = 0
@@ -63,6 +63,11 @@ class Generation:
     @property
     def _must_go_on(self) -> bool:
         return len(self.token_ids) < self.params.min_tokens and bool(self._ends | self._stop_ids)
+
+    @property
+    def _stops_count(self) -> bool:
+        """Whether a stop string that the last token completes ends the text."""
+        return len(self.token_ids) > self.params.min_tokens
 
     def reserve(self) -> None:
         """Takes all pages this request can need."""
@@ -135,9 +140,9 @@ class Generation:
         if token in self._ends or token in self._stop_ids:
             self._finish(FinishReason.EOS if token in self._ends else FinishReason.STOP)
             return
-        text, is_stop = self._stops.push(self._detokenizer.push(token))
+        text, is_stop = self._stops.push(self._detokenizer.push(token), counts=self._stops_count)
         self._text.append(text)
-        if is_stop and len(self.token_ids) >= self.params.min_tokens:
+        if is_stop:
             self.finish_reason = FinishReason.STOP
         elif len(self.token_ids) >= self.params.max_tokens:
             self._finish(FinishReason.LENGTH)
@@ -146,7 +151,7 @@ class Generation:
 
     def _finish(self, reason: FinishReason) -> None:
         """Ends the generation and lets out held-back text, unless that holds a stop string."""
-        text, is_stop = self._stops.push(self._detokenizer.flush())
+        text, is_stop = self._stops.push(self._detokenizer.flush(), counts=self._stops_count)
         self._text.append(text)
         if not is_stop:
             rest, is_stop = self._stops.flush()

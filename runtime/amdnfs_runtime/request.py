@@ -6,6 +6,7 @@ How tokens are drawn is in `sampling`; when a request runs is the engine's job.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,7 +48,11 @@ class SamplingParams:
     """Most tokens to generate; >= 1. Enough for a paragraph, so that a forgotten limit does no harm."""
 
     min_tokens: int = 0
-    """Tokens before which neither an end token nor a stop ends the request; 0 <= min_tokens <= max_tokens."""
+    """Tokens to generate before anything but a limit may end the request; 0 <= min_tokens <= max_tokens.
+
+    No end token and no stop token comes up among them, and a stop string that they complete is plain text. One that
+    begins in them and is complete only later ends the text as ever.
+    """
 
     temperature: float = 0.0
     """Divides the logits; finite and >= 0. 0, the default, takes the most likely token: repeatable without a seed."""
@@ -70,8 +75,9 @@ class SamplingParams:
     seed: int | None = None
     """Seed of the request's own random numbers; 0 <= seed < 2**64. None draws one from the operating system."""
 
-    stop: tuple[str, ...] = ()
-    """Strings that end the text, none of them empty. The text is cut before the first that comes up."""
+    stop: Sequence[str] = ()
+    """Strings that end the text, none of them empty: one string, or a list or tuple; kept as a tuple. The text is cut
+    before the first that comes up."""
 
     stop_token_ids: tuple[int, ...] = ()
     """Token ids that end the text, besides the model's own end tokens; each >= 0."""
@@ -96,7 +102,7 @@ class SamplingParams:
         ):
             value = _checked_float(name, getattr(self, name), least=least, most=most, open_below=name == "top_p")
             object.__setattr__(self, name, value)
-        _check_stops(self.stop)
+        object.__setattr__(self, "stop", _checked_stops(self.stop))
         if not isinstance(self.stop_token_ids, tuple):
             raise UsageError(f"stop_token_ids must be a tuple of integers, not {self.stop_token_ids!r}")
         for token_id in self.stop_token_ids:
@@ -182,6 +188,8 @@ def _checked_float(name: str, value: object, *, least: float, most: float, open_
     return number
 
 
-def _check_stops(stops: object) -> None:
-    if not isinstance(stops, tuple) or not all(isinstance(stop, str) and stop for stop in stops):
-        raise UsageError(f"stop must be a tuple of strings, none of them empty, not {stops!r}")
+def _checked_stops(given: object) -> tuple[str, ...]:
+    stops = (given,) if isinstance(given, str) else given
+    if not isinstance(stops, (list, tuple)) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise UsageError(f"stop must be a string or a list of strings, none of them empty, not {given!r}")
+    return tuple(stops)

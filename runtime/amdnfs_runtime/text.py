@@ -114,11 +114,14 @@ class StopMatcher:
     """Cuts a streamed text before the earliest stop string in it.
 
     What may be the beginning of a stop string is held back. The result does not depend on how the text is divided into
-    pieces.
+    pieces. A stop string that is complete within text that does not count yet is passed on like any other text.
 
     >>> matcher = StopMatcher(("END",))
     >>> matcher.push("one E"), matcher.push("NDtwo")
     (('one ', False), ('', True))
+    >>> matcher = StopMatcher(("END",))
+    >>> matcher.push("END an E", counts=False), matcher.push("ND")
+    (('END an ', False), ('', True))
     """
 
     def __init__(self, stops: tuple[str, ...]) -> None:
@@ -134,10 +137,15 @@ class StopMatcher:
             raise UsageError(f"a stop string must not be empty: {stops!r}")
         self._stops = stops
         self._held = ""
+        self._num_exempt = 0  # characters of the text held within which a complete stop string does not count
         self._has_hit = False
 
-    def push(self, text: str) -> tuple[str, bool]:
+    def push(self, text: str, *, counts: bool = True) -> tuple[str, bool]:
         """Append text.
+
+        Args:
+            text: What comes next.
+            counts: Whether stop strings end the text that end in this piece.
 
         Returns:
             The text that is safe to emit, and whether a stop string was found. After one was found the rest of the
@@ -146,6 +154,8 @@ class StopMatcher:
         if self._has_hit:
             return "", True
         self._held += text
+        if not counts:
+            self._num_exempt = len(self._held)
         hit_index = self._find_stop()
         partial_index = self._find_partial()
         # A stop that is still incomplete but begins earlier goes first: only more text can tell.
@@ -165,8 +175,9 @@ class StopMatcher:
         return self._emit(len(self._held)), self._has_hit
 
     def _find_stop(self) -> int | None:
-        """Return where the earliest complete stop string begins in the text held."""
-        return min((index for stop in self._stops if (index := self._held.find(stop)) >= 0), default=None)
+        """Return where the earliest complete stop string that counts begins in the text held."""
+        found = (self._held.find(stop, max(0, self._num_exempt - len(stop) + 1)) for stop in self._stops)
+        return min((index for index in found if index >= 0), default=None)
 
     def _find_partial(self) -> int:
         """Return where the longest end of the text held begins that may begin a stop string; its length if none."""
@@ -174,12 +185,13 @@ class StopMatcher:
         longest = max((len(stop) for stop in self._stops), default=0)
         for index in range(max(0, num_chars - longest + 1), num_chars):
             tail = self._held[index:]
-            if any(stop.startswith(tail) for stop in self._stops):
+            if any(stop != tail and stop.startswith(tail) for stop in self._stops):
                 return index
         return num_chars
 
     def _emit(self, end: int) -> str:
         piece, self._held = self._held[:end], self._held[end:]
+        self._num_exempt = max(0, self._num_exempt - end)
         return piece
 
     def _end(self, hit_index: int) -> str:

@@ -341,7 +341,7 @@ def test_what_ends_one_target_ends_the_others_at_once(
         if target.name == "cpu":
             begun.set()
             try:
-                processes.run(["sleep", "600"], tmp_path, dict(os.environ))
+                processes.run(["sleep", "90"], tmp_path, dict(os.environ))
             except CompileStopped as stopped:
                 others.append(stopped)
                 raise
@@ -353,7 +353,7 @@ def test_what_ends_one_target_ends_the_others_at_once(
     targets = ["cpu", "cpu-x86-64-v3", "gfx942"]
     with pytest.raises(type(error)):
         compile_model(twin, targets, tmp_path / "m.amdnfs", dataclasses.replace(OPTIONS, jobs=2))
-    assert time.monotonic() - begin < 120, "sleeps for ten minutes if it is not killed"
+    assert time.monotonic() - begin < 80, "sleeps for 90 s if it is not killed"
     assert len(others) == 1
     assert list(tmp_path.iterdir()) == []
 

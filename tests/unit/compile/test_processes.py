@@ -18,7 +18,7 @@ from amdnfs_targets import get_target
 from amdnfs_compile.lower import lower_module
 from amdnfs_compile.processes import CompilerProcesses, CompileStopped
 
-SLEEP = ["sleep", "600"]
+SLEEP = ["sleep", "90"]
 LIMIT_S = 30.0
 """How long something may take that should be at once, on a machine that is very busy."""
 
@@ -54,7 +54,7 @@ def test_a_process_that_ends_by_itself(tmp_path: Path) -> None:
 def test_stopping_kills_all_and_lets_none_start(tmp_path: Path) -> None:
     processes = CompilerProcesses()
     begin = time.monotonic()
-    command = ["sh", "-c", "echo $$ > pid-$$; exec sleep 600"]
+    command = ["sh", "-c", "echo $$ > pid-$$; exec sleep 90"]
     started = [start(processes, tmp_path, command) for _ in range(2)]
     wait_for(lambda: len([path for path in tmp_path.iterdir() if path.read_text()]) == 2)
     processes.stop()
@@ -65,7 +65,7 @@ def test_stopping_kills_all_and_lets_none_start(tmp_path: Path) -> None:
         assert not Path(f"/proc/{path.read_text().strip()}").exists()
     with pytest.raises(CompileStopped):
         processes.run(SLEEP, tmp_path, dict(os.environ))
-    assert time.monotonic() - begin < 2 * LIMIT_S
+    assert time.monotonic() - begin < 80
 
 
 def test_a_process_that_was_interrupted_interrupts_us(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_half_a_program_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_stopped_lowering_tries_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_compiler(tmp_path / "bin", "echo run >> runs; exec sleep 600", monkeypatch)
+    fake_compiler(tmp_path / "bin", "echo run >> runs; exec sleep 90", monkeypatch)
     target = get_target("gfx90a")
     assert target.fallback_flags, "else there is nothing to try"
     processes, work, outcome = CompilerProcesses(), tmp_path / "work", list[BaseException]()

@@ -99,6 +99,32 @@ def test_ends_are_impossible_before_min_tokens() -> None:
     assert logits[0] == 9.0
 
 
+@pytest.mark.parametrize(
+    ("params", "tokens", "text", "reason"),
+    [
+        # A stop that the first min_tokens tokens complete is text like any other.
+        ({"stop": "b", "min_tokens": 2, "max_tokens": 4}, [1, 2, 3, 4], "abcd", FinishReason.LENGTH),
+        ({"stop": "b", "min_tokens": 1}, [1, 2], "a", FinishReason.STOP),
+        ({"stop": "b", "min_tokens": 3}, [2, 2, 2, 1, 2], "bbba", FinishReason.STOP),
+        ({"stop": ["STOP", "c"], "min_tokens": 3}, [7, 8, 1, 2, 3], "STOPab", FinishReason.STOP),
+        # One that begins in them and ends later cuts the text.
+        ({"stop": ["STOP"], "min_tokens": 2}, [1, 7, 8], "a", FinishReason.STOP),
+        ({"stop": ["bb"], "min_tokens": 2}, [2, 2, 2], "b", FinishReason.STOP),
+        # At the end of a request nothing is lost.
+        ({"stop": ["STOP"], "min_tokens": 2, "max_tokens": 2}, [7, 8], "STOP", FinishReason.LENGTH),
+        ({"stop": ["STOPS"], "min_tokens": 2, "max_tokens": 3}, [7, 8, 1], "STOPa", FinishReason.LENGTH),
+    ],
+)
+def test_stop_strings_count_after_min_tokens(
+    params: dict[str, Any], tokens: list[int], text: str, reason: FinishReason
+) -> None:
+    generation = begin(ignore_eos=True, **params)
+    shown = feed(generation, tokens)
+    assert (generation.result().text, generation.finish_reason) == (text, reason)
+    assert shown == text
+    assert generation.result().token_ids == tuple(tokens)
+
+
 def test_without_any_end_min_tokens_needs_no_logits() -> None:
     assert not begin(min_tokens=2, ignore_eos=True).needs_logits
 

@@ -195,7 +195,7 @@ def test_a_prompt_that_is_not_unicode(llm: LLM) -> None:
         ({"max_tokens": 0}, "max_tokens must be an integer >= 1, not 0"),
         ({"temperature": -1}, "temperature must be a finite number >= 0, not -1"),
         ({"top_p": 0.0}, "top_p must be a finite number > 0 and <= 1, not 0.0"),
-        ({"stop": ["END"]}, "stop must be a tuple of strings, none of them empty, not ['END']"),
+        ({"stop": ["END", 1]}, "stop must be a string or a list of strings, none of them empty, not ['END', 1]"),
         ({"stop_token_ids": (-1,)}, "stop_token_ids must be an integer >= 0, not -1"),
         ({"max_token": 3}, "unknown sampling option 'max_token'; known are ignore_eos, max_tokens, min_p, "),
     ],

@@ -23,7 +23,7 @@ NAN, INF = math.nan, math.inf
         ("min_p", [-0.1, 1.5, NAN, True], "must be a finite number >= 0 and <= 1"),
         ("repetition_penalty", [0, -1.0, 1e4, NAN, INF, True], "must be a finite number >= 0.001 and <= 1000"),
         ("seed", [-1, 2**64, True, 1.0, "7"], f"must be an integer >= 0 and < {2**64}"),
-        ("stop", ["END", ["END"], ("",), (1,), None], "must be a tuple of strings, none of them empty"),
+        ("stop", ["", [""], ("",), (1,), {"END"}, b"END", None], "must be a string or a list of strings, none of them"),
         ("stop_token_ids", [[1], 1, None], "must be a tuple of integers"),
         ("stop_token_ids", [(-1,), (True,), (1.0,), (1, "2")], "must be an integer >= 0"),
         ("ignore_eos", [0, 1, None, "no"], "must be True or False"),
@@ -56,6 +56,12 @@ def test_out_of_range_names_field_range_and_value(name, values, allowed):
 def test_in_range_is_kept(name, values):
     for value in values:
         assert getattr(SamplingParams(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize("given", ["END", ["END"], ("END",)])
+def test_one_stop_string_in_all_its_forms(given):
+    assert SamplingParams(stop=given).stop == ("END",)
+    assert hash(SamplingParams(stop=given)) == hash(SamplingParams(stop=("END",)))
 
 
 def test_defaults_are_greedy_and_documented_values():

@@ -251,17 +251,26 @@ def test_cost_of_a_token_does_not_grow_with_the_text(name, pattern):
     assert counting.num_decoded < 40 * len(ids)
 
 
-def naive_stop(text, stops):
-    found = [index for stop in stops if (index := text.find(stop)) >= 0]
+def naive_stop(text, stops, num_exempt=0):
+    """What the matcher must do, seen from the end: the first occurrence that ends after `num_exempt` characters."""
+    found = [
+        index
+        for stop in stops
+        for index in range(len(text))
+        if text.startswith(stop, index) and index + len(stop) > num_exempt
+    ]
     return (text[: min(found)], True) if found else (text, False)
 
 
-def match_pieces(pieces, stops):
-    """Push until a hit, as an engine does, then flush: text and whether a stop was hit."""
+def match_pieces(pieces, stops, num_exempt=0):
+    """Push until a hit, as an engine does, then flush: text and whether a stop was hit.
+
+    In the first `num_exempt` pieces stops do not count.
+    """
     matcher = StopMatcher(stops)
     text = ""
-    for piece in pieces:
-        emitted, hit = matcher.push(piece)
+    for index, piece in enumerate(pieces):
+        emitted, hit = matcher.push(piece, counts=index >= num_exempt)
         text += emitted
         if hit:
             assert matcher.push("more") == ("", True)
@@ -284,6 +293,20 @@ SMALL_TEXT = st.text(alphabet="aab\u00e9", max_size=12)
 @example(pieces=["a", "b"], stops=("abc", "b"))
 def test_stop_matcher_equals_naive_search(pieces, stops):
     assert match_pieces(pieces, stops) == naive_stop("".join(pieces), stops)
+
+
+@settings(RELAXED, max_examples=600)
+@given(
+    pieces=st.lists(st.text(alphabet="aab", max_size=4), max_size=10),
+    stops=st.lists(st.text(alphabet="ab", min_size=1, max_size=4), min_size=1, max_size=3).map(tuple),
+    num_exempt=st.integers(min_value=0, max_value=10),
+)
+@example(pieces=["ab", "a", "b"], stops=("ab",), num_exempt=1)
+@example(pieces=["b", "b", "b"], stops=("bb",), num_exempt=2)
+@example(pieces=["ab", "a"], stops=("ab", "aba"), num_exempt=1)
+def test_stop_matcher_passes_on_what_does_not_count_yet(pieces, stops, num_exempt):
+    characters = len("".join(pieces[:num_exempt]))
+    assert match_pieces(pieces, stops, num_exempt) == naive_stop("".join(pieces), stops, characters)
 
 
 @settings(RELAXED, max_examples=300)
