@@ -36,4 +36,22 @@ ALIASES: Mapping[str, str] = MappingProxyType({alias: name for name, aliases in 
 """Alias in lower case to the canonical name of a target."""
 
 ALL_AMD = "all-amd"
+WITHOUT_TARGET: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "gfx803": ("mi6", "mi8"),
+        "gfx900": ("mi25",),
+        "gfx906": ("mi50", "mi60", "radeon-vii"),
+        "gfx908": ("mi100",),
+        "gfx1010": ("rx5700", "rx5700xt"),
+        "gfx1012": ("rx5500", "rx5500xt"),
+        "gfx1031": ("rx6700xt",),
+        "gfx1032": ("rx6600", "rx6600xt"),
+        "gfx1034": (),
+        "gfx1035": (),
+        "gfx1036": (),
+    }
+)
+"""AMD GPUs that people may ask for and that have no target, with their product names: none of our programs is theirs,
+so nothing that is spelt alike may be suggested."""
+
 """The group of all AMD GPU targets that the pinned IREE can compile for."""

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from amdnfs_targets.aliases import ALIASES, ALL_AMD
+from amdnfs_targets.aliases import ALIASES, ALL_AMD, WITHOUT_TARGET
 from amdnfs_targets.cdna import CDNA_TARGETS
 from amdnfs_targets.cuda import CUDA_TARGETS
 from amdnfs_targets.host import HOST_TARGETS
@@ -94,6 +94,13 @@ def _unknown_message(name: str) -> str:
     key = name.strip().lower()
     if key in GROUPS:
         return f"{message}; {key} stands for several targets, and one is needed here"
+    for gfx, products in WITHOUT_TARGET.items():
+        if key == gfx or key in products:
+            shown = f"{gfx} ({', '.join(products)})" if products else gfx
+            return (
+                f"{message}; {shown} has no target yet, and programs for another gfx do not run on it; "
+                "vulkan programs are bound to no gfx"
+            )
     # Of equally similar names, difflib prefers the last in alphabetical order: gfx942 before gfx90a for gfx941.
     closest = difflib.get_close_matches(key, [*TARGETS, *ALIASES, *GROUPS], n=1, cutoff=_MIN_SIMILARITY)
     if not closest:

@@ -4,6 +4,7 @@ import re
 
 import pytest
 from amdnfs_targets import ALIASES, GROUPS, TARGETS, UnknownTargetError, aliases_of, get_target, resolve_targets
+from amdnfs_targets.aliases import WITHOUT_TARGET
 
 AMD = (
     *("gfx90a", "gfx942", "gfx950", "gfx1030", "gfx1100", "gfx1101", "gfx1102", "gfx1103"),
@@ -72,6 +73,32 @@ def test_unknown_name_gets_a_suggestion(name: str, hint: str) -> None:
     with pytest.raises(UnknownTargetError, match=re.escape(f"unknown target '{name}': known are {known}; did")) as info:
         resolve_targets(["cpu", name])
     assert str(info.value).endswith(f"; did you mean {hint}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("gfx906", "gfx906 (mi50, mi60, radeon-vii)"),
+        ("MI50", "gfx906 (mi50, mi60, radeon-vii)"),
+        ("mi100", "gfx908 (mi100)"),
+        ("gfx1031", "gfx1031 (rx6700xt)"),
+        ("gfx1035", "gfx1035"),
+    ],
+)
+def test_a_gpu_without_a_target_is_not_told_to_use_that_of_another(name: str, shown: str) -> None:
+    with pytest.raises(UnknownTargetError) as info:
+        resolve_targets([name])
+    message = str(info.value)
+    assert message.startswith(f"unknown target '{name}': known are cpu, ")
+    assert message.endswith(
+        f"; {shown} has no target yet, and programs for another gfx do not run on it; "
+        "vulkan programs are bound to no gfx"
+    )
+
+
+def test_gpus_without_a_target_have_none() -> None:
+    names = {*WITHOUT_TARGET, *(product for products in WITHOUT_TARGET.values() for product in products)}
+    assert not names & ({*TARGETS, *ALIASES, *GROUPS})
 
 
 def test_unlike_name_gets_no_suggestion() -> None:
