@@ -32,6 +32,7 @@ COMMON_FLAGS = ("--iree-opt-level=O2", "--iree-vm-bytecode-module-strip-source-m
 
 _MAX_DIAGNOSTICS = 4
 _MAX_LINE = 200
+_LEAST_SIGNAL_STATUS = 256 - 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,8 +176,10 @@ def _environment() -> dict[str, str]:
 def _failure(target: Target, command: Sequence[str], source: Path, code: int, stderr: str) -> str:
     found = [line.strip()[:_MAX_LINE] for line in stderr.splitlines() if "error:" in line]
     lines = [line for line in dict.fromkeys(found) if "failed to run translation" not in line]
-    if code < 0:
-        lines = [f"iree-compile was killed by signal {-code} (it crashed or ran out of memory)", *lines]
+    # The script that starts the compiler passes a status of -11 on, which then is 256 - 11.
+    number = -code if code < 0 else 256 - code if code >= _LEAST_SIGNAL_STATUS else 0
+    if number:
+        lines = [f"iree-compile was killed by signal {number} (it crashed or ran out of memory)", *lines]
     reason = "\n  ".join(lines[:_MAX_DIAGNOSTICS]) or f"exit status {code}"
     return (
         f"IREE cannot lower the program for {target.name}\n  {reason}\n"

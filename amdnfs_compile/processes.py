@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -17,7 +19,9 @@ class CompilerProcesses:
     """Runs processes from several threads, until somebody stops them all.
 
     A thread that waits for a process cannot be interrupted, but the process can be killed: `stop` is how the thread
-    that was interrupted, or that saw one target fail, ends the work of the others.
+    that was interrupted, or that saw one target fail, ends the work of the others. Each process leads a group of its
+    own, because killing it alone is not enough: `iree-compile` of the Python package is a script that starts the
+    compiler, and that starts a linker.
     """
 
     def __init__(self) -> None:
@@ -33,7 +37,6 @@ class CompilerProcesses:
 
         Raises:
             CompileStopped: If `stop` was called, before or meanwhile.
-            KeyboardInterrupt: If the process was interrupted: Ctrl-C goes to it and to us, in either order.
         """
         with self._lock:  # so that no process starts unseen while the others are stopped
             if self._is_stopped:
@@ -47,6 +50,7 @@ class CompilerProcesses:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
+                process_group=0,
             )
             self._running.add(process)
         try:
@@ -56,8 +60,6 @@ class CompilerProcesses:
                 self._running.discard(process)
         if self._is_stopped:
             raise CompileStopped
-        if process.returncode == -signal.SIGINT:
-            raise KeyboardInterrupt
         return subprocess.CompletedProcess(list(command), process.returncode, out, err)
 
     def stop(self) -> None:
@@ -65,7 +67,7 @@ class CompilerProcesses:
         with self._lock:
             self._is_stopped = True
             for process in self._running:
-                process.kill()
+                _kill_group(process)
 
 
 def _finish(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -74,5 +76,10 @@ def _finish(process: subprocess.Popen[str]) -> tuple[str, str]:
         try:
             return process.communicate()
         except BaseException:
-            process.kill()
+            _kill_group(process)
             raise
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

@@ -23,7 +23,10 @@ def run(command: click.Command) -> None:
 
 
 def _guarded(call: Callable[[], object]) -> int:
-    signal.signal(signal.SIGTERM, _interrupt)  # what CI and containers send to stop a job: clean up as on Ctrl-C
+    # What CI and containers send to stop a job, and what a closed terminal sends: clean up as on Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
     try:
         result = call()
     except AmdnfsError as error:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 LIMIT_S = 120.0
-SLEEP = '#!/bin/sh\necho $$ > "$PIDS/$$.new" && mv "$PIDS/$$.new" "$PIDS/$$.pid"\nexec sleep 600\n'
-"""Stands in for iree-compile: says that it runs, then does not end by itself."""
+SLEEP = '#!/bin/sh\nsleep 600 &\necho $$ $! > "$PIDS/$$.new" && mv "$PIDS/$$.new" "$PIDS/$$.pid"\nwait\n'
+"""Stands in for iree-compile: starts another process, says so, and does not end by itself."""
 
 
 @pytest.fixture
@@ -44,18 +44,27 @@ def compile_process(twin: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str
     process.communicate(timeout=LIMIT_S)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def is_alive(process: Path) -> bool:
+    """Whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_compilers_die_with_the_compile(
     compile_process: subprocess.Popen[str], tmp_path: Path, number: signal.Signals
 ) -> None:
-    compilers = [Path("/proc") / path.stem for path in (tmp_path / "pids").glob("*.pid")]
-    assert len(compilers) == 2
+    pids = [pid for path in (tmp_path / "pids").glob("*.pid") for pid in path.read_text().split()]
+    compilers = [Path("/proc") / pid for pid in pids]
+    assert len(compilers) == 4
     assert all(path.exists() for path in compilers)
     compile_process.send_signal(number)
     out, err = compile_process.communicate(timeout=LIMIT_S)
     assert (compile_process.returncode, out) == (130, "")
     assert err.endswith("interrupted; no bundle was changed\n")
-    assert not any(path.exists() for path in compilers)
+    assert not any(is_alive(path) for path in compilers)
     assert list((tmp_path / "out").iterdir()) == []
     assert list((tmp_path / "temporary").iterdir()) == []
 
@@ -81,3 +90,12 @@ def test_a_second_compile_to_the_same_output(
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert len(names) == 2
     assert all(name.startswith(".m.amdnfs.partial-") for name in names)
+
+
+def test_a_command_under_nohup_outlives_its_terminal(run_cli: Callable[..., Any]) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_cli("amdnfs", "--version").code == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
