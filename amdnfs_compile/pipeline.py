@@ -10,21 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from amdnfs_passes.attention.dispatch_paged_attention import DispatchPagedAttentionPass
 from amdnfs_passes.attention.lower_paged_attention import LowerPagedAttentionPass
 from amdnfs_passes.attention.lower_rotary import LowerRotaryPass
 from amdnfs_passes.base import ModulePass, PassError, PassResult, Refusal
+from amdnfs_passes.fuse.fuse_attention import FuseAttentionPass
 from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.ir import MLIRError, Module, PassManager, operator_name, walk
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
 from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
 from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
+from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
+from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
+from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 from amdnfs_runtime.errors import ModelError, PassFailed
-from amdnfs_targets.target import Target
+from amdnfs_targets.target import Target, TargetKind
 
 TORCH_PHASE, FLOW_PHASE, STREAM_PHASE = "torch", "flow", "stream"
 
@@ -49,15 +55,37 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
             passes=(
                 FuseRotaryPass(),
                 LowerRotaryPass(),
+                FuseAttentionPass(),
                 LowerKvWritePass(),
+                LowerKvGatherPass(),
+                *_kernels(target),
                 LowerPagedAttentionPass(split_softmax=has_unknown_waves),
                 LowerLinearPass(),
                 LowerArgmaxPass(),
             ),
         ),
-        Phase(name=FLOW_PHASE, passes=(FoldLayerCallsPass(), FoldSizeBarriersPass(), CancelPoolReshapesPass())),
+        Phase(
+            name=FLOW_PHASE,
+            passes=(LowerKernelObjectsPass(), FoldLayerCallsPass(), FoldSizeBarriersPass(), CancelPoolReshapesPass()),
+        ),
         Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(),)),
     )
+
+
+def _kernels(target: Target) -> tuple[ModulePass, ...]:
+    """Our own kernels, for targets with matrix units and waves of a known size."""
+    backend = {TargetKind.HIP: "hip", TargetKind.CUDA: "cuda"}.get(target.kind)
+    processor = target.gfx if target.kind is TargetKind.HIP else target.name.removeprefix("cuda-")
+    if backend is None or processor is None or not target.matrix_ops or target.wave_size is None:
+        return ()
+    facts: dict[str, Any] = {
+        "backend": backend,
+        "processor": processor,
+        "wave_size": target.wave_size,
+        "lds_bytes": target.lds_bytes or 0,
+        "num_compute_units": target.num_compute_units or 0,
+    }
+    return (DispatchPagedAttentionPass(**facts), DispatchLinearPass(**facts))
 
 
 TORCH_TO_LINALG = (

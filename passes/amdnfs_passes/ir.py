@@ -12,8 +12,12 @@ from typing import Any
 from iree.compiler.ir import (
     Attribute,
     Block,
+    BoolAttr,
     Context,
+    DenseElementsAttr,
+    FloatAttr,
     InsertionPoint,
+    IntegerAttr,
     Location,
     MLIRError,
     Module,
@@ -37,12 +41,14 @@ __all__ = [
     "Value",
     "constant_bool",
     "constant_int",
+    "constant_str",
     "defining_op",
     "has_uses",
     "is_none",
     "list_elements",
     "operator_name",
     "parse_module",
+    "splat_number",
     "symbol_name",
     "walk",
 ]
@@ -113,13 +119,30 @@ def constant_float(value: Value) -> float | None:
     op = defining_op(value)
     if op is None or op.name != "torch.constant.float":
         return None
-    return float(str(op.attributes["value"]).split(":")[0])
+    return float(FloatAttr(op.attributes["value"]).value)
+
+
+def constant_str(value: Value) -> str | None:
+    """The value of a `torch.constant.str`; None if `value` is something else."""
+    op = defining_op(value)
+    if op is None or op.name != "torch.constant.str":
+        return None
+    return str(op.attributes["value"]).strip('"')
 
 
 def is_none(value: Value) -> bool:
     """Whether `value` is a `torch.constant.none`."""
     op = defining_op(value)
     return op is not None and op.name == "torch.constant.none"
+
+
+def splat_number(literal: Operation) -> float | None:
+    """The number that all elements of a `torch.vtensor.literal` have; None if they differ or are not at hand."""
+    value = literal.attributes["value"]
+    if not isinstance(value, DenseElementsAttr) or not value.is_splat:
+        return None
+    element = value.get_splat_value()
+    return float(element.value) if isinstance(element, (FloatAttr, IntegerAttr, BoolAttr)) else None
 
 
 def list_elements(value: Value) -> list[Value] | None:

@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import difflib
 
+from amdnfs_passes.attention.dispatch_paged_attention import DispatchPagedAttentionPass
 from amdnfs_passes.attention.lower_paged_attention import LowerPagedAttentionPass
 from amdnfs_passes.attention.lower_rotary import LowerRotaryPass
 from amdnfs_passes.base import ModulePass
+from amdnfs_passes.fuse.fuse_attention import FuseAttentionPass
 from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
 from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
 from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
+from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
+from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
+from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 
 PASSES: tuple[type[ModulePass], ...] = (
     # fuse: several torch ops become one of ours
+    FuseAttentionPass,
     FuseRotaryPass,
-    # lower: our ops and linear layers become linalg
+    # lower: our ops and linear layers become linalg, or kernels of our own
+    DispatchLinearPass,
     LowerArgmaxPass,
+    LowerKernelObjectsPass,
     LowerLinearPass,
     # attention
+    DispatchPagedAttentionPass,
     LowerPagedAttentionPass,
     LowerRotaryPass,
     # kvcache
     CancelPoolReshapesPass,
     FoldLayerCallsPass,
     FoldSizeBarriersPass,
+    LowerKvGatherPass,
     LowerKvWritePass,
     # verify: change nothing, refuse bad programs
     VerifyPoolInPlacePass,

@@ -55,9 +55,22 @@ class TensorType:
 
 def tensor_type(value: Value) -> TensorType | None:
     """The tensor type of a torch-dialect value; None if it has another type."""
-    match = _VTENSOR.fullmatch(str(value.type))
+    text = str(value.type)
+    return parse_tensor_type(text) if _VTENSOR.fullmatch(text) else None
+
+
+def parse_tensor_type(text: str) -> TensorType:
+    """The tensor type that `text` spells in the torch dialect.
+
+    Raises:
+        ValueError: If it spells something else.
+
+    >>> parse_tensor_type("!torch.vtensor<[?,4],si32>").builtin
+    'tensor<?x4xi32>'
+    """
+    match = _VTENSOR.fullmatch(text)
     if match is None:
-        return None
+        raise ValueError(f"not a torch tensor type: {text}")
     shape = tuple(None if size == "?" else int(size) for size in match[1].split(",") if size)
     return TensorType(shape=shape, element=match[2])
 
@@ -71,11 +84,39 @@ def call_function(
         module: The module; the function is added to it if it is not there yet.
         op: The torch-dialect operation to replace; all its results are tensors.
         function_name: Symbol of the function.
-        function_text: `func.func private @function_name(...)` on builtin tensors, with any attribute aliases it needs.
+        function_text: `func.func private @function_name(...)` on builtin tensors, with any attribute aliases and
+            further symbols it needs.
         operands: Torch-dialect tensors, in the order of the function's arguments.
     """
+    results = insert_call(module, op, function_name, function_text, operands, [r.type for r in op.results])
+    for old, new in zip(op.results, results, strict=True):
+        old.replace_all_uses_with(new)
+    op.erase()
+
+
+def insert_call(
+    module: Module,
+    before: Operation,
+    function_name: str,
+    function_text: str,
+    operands: Sequence[Value],
+    result_types: Sequence[Type],
+) -> list[Value]:
+    """Inserts a call of the private function `function_name` before an operation; else as `call_function`.
+
+    Args:
+        module: The module.
+        before: Where the call goes.
+        function_name: Symbol of the function.
+        function_text: Its text, with whatever else it needs.
+        operands: Torch-dialect tensors.
+        result_types: Torch-dialect tensor types of the results.
+
+    Returns:
+        The results, as torch-dialect tensors.
+    """
     _declare(module, function_name, function_text)
-    with op.location, InsertionPoint(op):
+    with before.location, InsertionPoint(before):
         builtin_operands = []
         for operand in operands:
             kind = tensor_type(operand)
@@ -85,21 +126,16 @@ def call_function(
                     "torch_c.to_builtin_tensor", results=[Type.parse(kind.builtin)], operands=[operand]
                 ).result
             )
-        result_types = []
-        for result in op.results:
-            kind = tensor_type(result)
-            assert kind is not None
-            result_types.append(Type.parse(kind.builtin))
         call = Operation.create(
             "func.call",
-            results=result_types,
+            results=[Type.parse(parse_tensor_type(str(kind)).builtin) for kind in result_types],
             operands=builtin_operands,
             attributes={"callee": Attribute.parse(f"@{_quoted(function_name)}")},
         )
-        for old, new in zip(op.results, call.results, strict=True):
-            back = Operation.create("torch_c.from_builtin_tensor", results=[old.type], operands=[new])
-            old.replace_all_uses_with(back.result)
-    op.erase()
+        return [
+            Operation.create("torch_c.from_builtin_tensor", results=[kind], operands=[new]).result
+            for kind, new in zip(result_types, call.results, strict=True)
+        ]
 
 
 def _quoted(name: str) -> str:
@@ -108,11 +144,12 @@ def _quoted(name: str) -> str:
 
 def _declare(module: Module, name: str, text: str) -> None:
     body = module.body
-    for existing in body.operations:
-        operation = existing.operation
-        if "sym_name" in operation.attributes and symbol_name(operation) == name:
-            return
+    known = {symbol_name(op.operation) for op in body.operations if "sym_name" in op.operation.attributes}
+    if name in known:
+        return
     template = Module.parse(text, module.context)
     with Location.unknown(module.context):
-        for function in template.body.operations:
-            function.operation.clone(ip=InsertionPoint.at_block_begin(body))
+        for op in template.body.operations:
+            # Functions of other shapes may have brought the same kernel.
+            if symbol_name(op.operation) not in known:
+                op.operation.clone(ip=InsertionPoint.at_block_begin(body))

@@ -30,12 +30,12 @@ _PRODUCTS: Mapping[str, tuple[str, ...]] = {
     "cuda-sm_80": ("sm_80", "cuda", "a100"),
     "cuda-sm_86": ("sm_86", "rtx3090"),
     "cuda-sm_89": ("sm_89", "rtx4090"),
+    "cuda-sm_90": ("sm_90", "h100", "h200"),
 }
 
 ALIASES: Mapping[str, str] = MappingProxyType({alias: name for name, aliases in _PRODUCTS.items() for alias in aliases})
 """Alias in lower case to the canonical name of a target."""
 
-ALL_AMD = "all-amd"
 WITHOUT_TARGET: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "gfx803": ("mi6", "mi8"),
@@ -54,4 +54,5 @@ WITHOUT_TARGET: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """AMD GPUs that people may ask for and that have no target, with their product names: none of our programs is theirs,
 so nothing that is spelt alike may be suggested."""
 
+ALL_AMD = "all-amd"
 """The group of all AMD GPU targets that the pinned IREE can compile for."""

@@ -1,6 +1,7 @@
 """NVIDIA GPUs: not what this project is for, but hardware on which a program of ours can be measured.
 
-IREE 3.13.0 refuses ``sm_90``; programs for ``sm_80`` to ``sm_89`` run on it, because they carry PTX.
+IREE 3.13.0 refuses ``sm_90``: its own kernels for that target are made for ``sm_80`` and run there, because they are
+PTX; kernels of ours are made for ``sm_90`` itself.
 Source of the figures: IREE ``KnownTargets.cpp`` at commit b48a5955, and the CUDA C++ Programming Guide.
 """
 
@@ -85,5 +86,20 @@ CUDA_SM_89 = replace(
 )
 """RTX 40 series."""
 
-CUDA_TARGETS: tuple[Target, ...] = (CUDA_SM_80, CUDA_SM_86, CUDA_SM_89)
+CUDA_SM_90 = replace(
+    _AMPERE,
+    name="cuda-sm_90",
+    architecture="hopper",
+    lds_bytes=227 * 1024,
+    num_compute_units=132,
+    products=("H100", "H200"),
+    sources=(
+        f"{_KNOWN_TARGETS}: getAmpereWgpDetails, lines 1055-1078 (matrix ops, those of sm_80 that IREE is given)",
+        f"{_GUIDE} (shared memory of a block: 227 KB)",
+        "NVIDIA H100 white paper, table 2 (132 SMs, SXM5)",
+    ),
+)
+"""H100, H200."""
+
+CUDA_TARGETS: tuple[Target, ...] = (CUDA_SM_80, CUDA_SM_86, CUDA_SM_89, CUDA_SM_90)
 """Every CUDA target, oldest first."""

@@ -50,8 +50,8 @@ def get_target(name: str) -> Target:
     Traceback (most recent call last):
     ...
     amdnfs_targets.registry.UnknownTargetError: unknown target 'gfx941': known are cpu, cpu-x86-64-v3, cuda-sm_80, \
-cuda-sm_86, cuda-sm_89, gfx90a, gfx942, gfx950, gfx1030, gfx1100, gfx1101, gfx1102, gfx1103, gfx1150, gfx1151, \
-gfx1152, gfx1200, gfx1201, vulkan; did you mean gfx942 (mi300x)?
+cuda-sm_86, cuda-sm_89, cuda-sm_90, gfx90a, gfx942, gfx950, gfx1030, gfx1100, gfx1101, gfx1102, gfx1103, gfx1150, \
+gfx1151, gfx1152, gfx1200, gfx1201, vulkan; did you mean gfx942 (mi300x)?
 
     Raises:
         UnknownTargetError: No target or alias is called so; the message lists the known names and the closest one.

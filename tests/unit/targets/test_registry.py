@@ -17,7 +17,7 @@ def names(requested: list[str]) -> list[str]:
 
 
 def test_all_promised_targets_exist() -> None:
-    others = {"cpu", "cpu-x86-64-v3", "cuda-sm_80", "cuda-sm_86", "cuda-sm_89", "vulkan"}
+    others = {"cpu", "cpu-x86-64-v3", "cuda-sm_80", "cuda-sm_86", "cuda-sm_89", "cuda-sm_90", "vulkan"}
     assert set(TARGETS) == others | set(AMD)
     assert all(name == target.name for name, target in TARGETS.items())
 

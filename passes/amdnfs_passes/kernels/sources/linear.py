@@ -1,0 +1,142 @@
+"""Triton source: `y = epilogue(prologue(x) . w^T)` for up to three weights that share `x`.
+
+    x        [rows, depth]          weights   [columns_i, depth], as they lie in a checkpoint
+    gain     [depth] or None      biases    [columns_i] or None
+    residual [rows, columns_0] or None
+    out_i    [rows, columns_i]
+
+One program is one tile of `ROWS` rows and `COLUMNS` columns of one weight; sums are in f32.
+
+prologue   with a gain, RMS normalisation: x * (gain + GAIN_OFFSET) / sqrt(mean(x^2) + EPS). Every program sums the
+           squares of its own rows first: for the few rows of a decode step that costs less than a dispatch.
+epilogue   `GATE`: act(x . w0^T) * (x . w1^T), one output; bias; residual added last.
+
+Source: Zhang and Sennrich 2019 (arXiv 1910.07467) for RMS normalisation; Shazeer 2020 (arXiv 2002.05202) for the gate.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def activate(value, GATE: tl.constexpr):
+    """The activation of a gate in f32: `silu`, `gelu_tanh`, `relu` or `gelu`."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    if GATE == "silu":
+        return value / (1.0 + tl.exp2(-value * LOG2E))
+    if GATE == "gelu_tanh":
+        inner = 0.7978845608028654 * (value + 0.044715 * value * value * value)
+        # 0.5 * (1 + tanh(z)) = 1 - 1 / (exp(2 z) + 1)
+        return value * (1.0 - 1.0 / (tl.exp2(inner * (2.0 * LOG2E)) + 1.0))
+    if GATE == "relu":
+        return tl.maximum(value, 0.0)
+    return 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+
+
+@triton.jit
+def linear(
+    x,
+    weight0,
+    weight1,
+    weight2,
+    gain,
+    bias0,
+    bias1,
+    bias2,
+    residual,
+    out0,
+    out1,
+    out2,
+    num_rows,
+    COLUMNS0: tl.constexpr,
+    COLUMNS1: tl.constexpr,
+    COLUMNS2: tl.constexpr,
+    DEPTH: tl.constexpr,
+    GATE: tl.constexpr,
+    EPS: tl.constexpr,
+    GAIN_OFFSET: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    DEPTHS: tl.constexpr,
+    BAND: tl.constexpr,
+):
+    """One tile; program 0 counts tiles over rows and all weights' columns, in bands of `BAND` row tiles."""
+    TILES0: tl.constexpr = (COLUMNS0 + COLUMNS - 1) // COLUMNS
+    TILES1: tl.constexpr = 0 if GATE != "" else (COLUMNS1 + COLUMNS - 1) // COLUMNS
+    TILES2: tl.constexpr = (COLUMNS2 + COLUMNS - 1) // COLUMNS
+    TILES: tl.constexpr = TILES0 + TILES1 + TILES2
+    # Row tiles of a band run side by side, so that a tile of the weight is read once for them from the cache.
+    num_row_tiles = tl.cdiv(num_rows, ROWS)
+    program = tl.program_id(0)
+    band = program // (BAND * TILES)
+    band_rows = tl.minimum(num_row_tiles - band * BAND, BAND)
+    within = program % (BAND * TILES)
+    row_tile = band * BAND + within % band_rows
+    tile = within // band_rows
+
+    weight = weight0
+    out = out0
+    bias = bias0
+    columns = COLUMNS0
+    column_tile = tile
+    if TILES1 > 0:
+        if tile >= TILES0:
+            weight = weight1
+            out = out1
+            bias = bias1
+            columns = COLUMNS1
+            column_tile = tile - TILES0
+    if TILES2 > 0:
+        if tile >= TILES0 + TILES1:
+            weight = weight2
+            out = out2
+            bias = bias2
+            columns = COLUMNS2
+            column_tile = tile - TILES0 - TILES1
+
+    row = row_tile * ROWS + tl.arange(0, ROWS)
+    column = column_tile * COLUMNS + tl.arange(0, COLUMNS)
+    is_row = row < num_rows
+    is_column = column < columns
+    depth = tl.arange(0, DEPTHS)
+    x_tile = x + row[:, None] * DEPTH + depth[None, :]
+    w_tile = weight + column[:, None] * DEPTH + depth[None, :]
+    if GATE != "":
+        u_tile = weight1 + column[:, None] * DEPTH + depth[None, :]
+        total1 = tl.zeros([ROWS, COLUMNS], tl.float32)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    if gain is not None:
+        squares = tl.zeros([ROWS], tl.float32)
+        for k in range(0, DEPTH, DEPTHS):
+            wide = tl.load(x_tile + k, mask=is_row[:, None] & (depth < DEPTH - k)[None, :], other=0.0).to(tl.float32)
+            squares += tl.sum(wide * wide, 1)
+        factor = tl.rsqrt(squares / DEPTH + EPS)[:, None]
+    for k in range(0, DEPTH, DEPTHS):
+        x_mask = is_row[:, None]
+        w_mask = is_column[:, None]
+        if DEPTH % DEPTHS != 0:
+            is_depth = depth < DEPTH - k
+            x_mask = x_mask & is_depth[None, :]
+            w_mask = w_mask & is_depth[None, :]
+        a = tl.load(x_tile + k, mask=x_mask, other=0.0)
+        b = tl.load(w_tile + k, mask=w_mask, other=0.0)
+        if gain is not None:
+            g = tl.load(gain + k + depth, mask=depth < DEPTH - k, other=0.0).to(tl.float32) + GAIN_OFFSET
+            a = (a.to(tl.float32) * factor * g[None, :]).to(a.dtype)
+        total = tl.dot(a, tl.trans(b), total)
+        if GATE != "":
+            u = tl.load(u_tile + k, mask=w_mask, other=0.0)
+            total1 = tl.dot(a, tl.trans(u), total1)
+    if bias0 is not None:
+        total += tl.load(bias + column, mask=is_column, other=0.0).to(tl.float32)[None, :]
+        if GATE != "":
+            total1 += tl.load(bias1 + column, mask=is_column, other=0.0).to(tl.float32)[None, :]
+    if GATE != "":
+        total = activate(total, GATE) * total1
+    place = row[:, None] * columns + column[None, :]
+    mask = is_row[:, None] & is_column[None, :]
+    if residual is not None:
+        total += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
+    tl.store(out + place, total.to(x.dtype.element_ty), mask=mask)

@@ -1,0 +1,131 @@
+"""Triton source: attention of a tile of query rows over the pages of one request, with a running softmax.
+
+One program is one (request, KV head), one tile of query rows and one split of the keys. Query heads that share a KV
+head are rows of one tile, so K and V are read once for all of them and never expanded.
+
+    query  [batch, kv_heads * group, tokens, head_dim]      row m of a tile: token m // group, head m % group
+    pool   [num_pages, 2, page_tokens, kv_heads, head_dim]  0 = K, 1 = V
+    table  [batch, pages] i32     start, num_valid [batch] i64     sinks [heads] or None
+
+The keys that a request sees, [0, start + num_valid), are cut into `NUM_SPLITS` equal runs of whole key tiles. With one
+split the result `[batch, tokens, heads, head_dim]` is written at once; with more, each program writes its unnormalised
+sum, its maximum and its sum of weights in f32, which `combine_splits` joins:
+
+    partial [batch, kv_heads, rows, NUM_SPLITS, head_dim]    state [batch, kv_heads, rows, NUM_SPLITS, 2]
+
+Scores are kept in base 2 (`scale` holds log2(e)). V past the live keys is read as zero and its weight is zero, so that
+a stale NaN in a reused page cannot reach the result.
+
+Source: Dao et al. 2022 (arXiv 2205.14135) algorithm 1 for the running softmax; Dao et al. 2023, "Flash-Decoding for
+long-context inference", for the split.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def paged_attention(
+    query,
+    pool,
+    table,
+    start,
+    num_valid,
+    sinks,
+    out,
+    state,
+    num_columns,
+    tokens,
+    SCALE: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    WINDOW: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
+    PAGE_TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+    KEYS: tl.constexpr,
+    NUM_SPLITS: tl.constexpr,
+):
+    """One tile of `ROWS` query rows against one split of the keys, `KEYS` at a time."""
+    LOG2E: tl.constexpr = 1.4426950408889634
+    LOWEST: tl.constexpr = -1.0e30
+    HEADS: tl.constexpr = KV_HEADS * GROUP
+    num_rows = tokens * GROUP
+    # Tiles of late tokens see the most keys: they come first, so that they do not run alone at the end.
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    request = tl.program_id(1) // KV_HEADS
+    kv_head = tl.program_id(1) % KV_HEADS
+    split = tl.program_id(2)
+
+    row = tile * ROWS + tl.arange(0, ROWS)
+    token = row // GROUP
+    head = kv_head * GROUP + row % GROUP
+    is_row = row < num_rows
+    dim = tl.arange(0, PADDED_DIM)
+    is_dim = dim < HEAD_DIM
+    q = tl.load(
+        query + ((request * HEADS + head) * tokens + token)[:, None] * HEAD_DIM + dim[None, :],
+        mask=is_row[:, None] & is_dim[None, :],
+        other=0.0,
+    )
+
+    first = tl.load(start + request).to(tl.int32)
+    end = first + tl.load(num_valid + request).to(tl.int32)
+    position = first + token
+    # Keys that some row of this tile sees: [begin, stop).
+    stop = tl.minimum(end, first + (tile * ROWS + ROWS - 1) // GROUP + 1)
+    begin = 0
+    if WINDOW > 0:
+        begin = tl.maximum(0, first + tile * ROWS // GROUP - WINDOW + 1) // KEYS * KEYS
+    if NUM_SPLITS > 1:
+        run = tl.cdiv(tl.cdiv(tl.maximum(stop - begin, 0), KEYS), NUM_SPLITS) * KEYS
+        begin += split * run
+        stop = tl.minimum(stop, begin + run)
+
+    top = tl.full([ROWS], LOWEST, tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    mixed = tl.zeros([ROWS, PADDED_DIM], tl.float32)
+    STEP: tl.constexpr = KV_HEADS * HEAD_DIM
+    for base in range(begin, stop, KEYS):
+        key = base + tl.arange(0, KEYS)
+        is_live = key < end
+        page = tl.load(table + request * num_columns + key // PAGE_TOKENS, mask=is_live, other=0).to(tl.int64)
+        offset = page * (2 * PAGE_TOKENS * STEP) + ((key % PAGE_TOKENS) * STEP + kv_head * HEAD_DIM)
+        is_read = is_live[:, None] & is_dim[None, :]
+        k = tl.load(pool + offset[:, None] + dim[None, :], mask=is_read, other=0.0)
+        v = tl.load(pool + (offset + PAGE_TOKENS * STEP)[:, None] + dim[None, :], mask=is_read, other=0.0)
+        score = tl.dot(q, tl.trans(k)) * SCALE
+        if SOFTCAP > 0.0:
+            # cap * tanh(x / cap), x back in base e: tanh(z) = 1 - 2 / (exp(2 z) + 1)
+            wave = tl.exp2(score * (2.0 / SOFTCAP))
+            score = (SOFTCAP * LOG2E) * (1.0 - 2.0 / (wave + 1.0))
+        is_seen = (key[None, :] <= position[:, None]) & is_live[None, :]
+        if WINDOW > 0:
+            is_seen = is_seen & (key[None, :] > position[:, None] - WINDOW)
+        score = tl.where(is_seen, score, LOWEST)
+        higher = tl.maximum(top, tl.max(score, 1))
+        weight = tl.where(is_seen, tl.exp2(score - higher[:, None]), 0.0)
+        shrink = tl.exp2(top - higher)
+        total = total * shrink + tl.sum(weight, 1)
+        mixed = tl.dot(weight.to(v.dtype), v, mixed * shrink[:, None])
+        top = higher
+
+    if NUM_SPLITS > 1:
+        slot = ((request * KV_HEADS + kv_head) * num_rows + row) * NUM_SPLITS + split
+        tl.store(out + slot[:, None] * HEAD_DIM + dim[None, :], mixed, mask=is_row[:, None] & is_dim[None, :])
+        tl.store(state + slot * 2, top, mask=is_row)
+        tl.store(state + slot * 2 + 1, total, mask=is_row)
+    else:
+        if sinks is not None:
+            sink = tl.load(sinks + head, mask=is_row, other=0.0).to(tl.float32) * LOG2E
+            higher = tl.maximum(top, sink)
+            shrink = tl.exp2(top - higher)
+            total = total * shrink + tl.exp2(sink - higher)
+            mixed = mixed * shrink[:, None]
+        result = mixed / tl.where(total > 0.0, total, 1.0)[:, None]
+        place = ((request * tokens + token) * HEADS + head)[:, None] * HEAD_DIM + dim[None, :]
+        tl.store(out + place, result.to(query.dtype.element_ty), mask=is_row[:, None] & is_dim[None, :])
