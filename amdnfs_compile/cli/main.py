@@ -10,6 +10,7 @@ from amdnfs_compile.cli import errors
 from amdnfs_compile.cli.compile import compile_command, merge_command
 from amdnfs_compile.cli.generate import generate_command
 from amdnfs_compile.cli.opt import opt_command
+from amdnfs_compile.cli.report import report_command
 from amdnfs_compile.cli.show import doctor_command, inspect_command, targets_command
 from amdnfs_compile.cli.verify import verify_command
 
@@ -23,7 +24,15 @@ def cli() -> None:
     """
 
 
-for _command in (generate_command, inspect_command, verify_command, merge_command, targets_command, doctor_command):
+for _command in (
+    generate_command,
+    inspect_command,
+    report_command,
+    verify_command,
+    merge_command,
+    targets_command,
+    doctor_command,
+):
     cli.add_command(_command)
 
 

@@ -71,10 +71,25 @@ def _operation_of(item: Evidence, part: str) -> str:
     if item.cache_layer is not None:
         return "kv_write" if item.kind == "scatter" or "kv_write" in (item.operation or "") else "attention"
     if item.weights:
-        return "+".join(dict.fromkeys(_short(name) for name in item.weights))
+        return _join(list(dict.fromkeys(_short(name) for name in item.weights)))
     if item.operation is not None:
         return item.operation
     return "attention" if part == "layer" and item.has_context_sizes else item.kind
+
+
+def _join(names: Sequence[str]) -> str:
+    """Several names as one; a parent that stays the same is said once.
+
+    >>> _join(["self_attn.q_proj", "self_attn.k_proj", "input_layernorm"])
+    'self_attn.q_proj+k_proj+input_layernorm'
+    """
+    parts = []
+    parent = ""
+    for name in names:
+        home, _, last = name.rpartition(".")
+        parts.append(last if home and home == parent else name)
+        parent = home
+    return "+".join(parts)
 
 
 def _short(name: str) -> str:

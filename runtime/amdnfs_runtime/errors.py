@@ -47,3 +47,9 @@ class CapacityError(AmdnfsError):
     """A request that can never fit: tokens needed, pages or context available."""
 
     exit_code = 2
+
+
+class BudgetError(AmdnfsError):
+    """A bundle whose kernels got worse than a budget allows; nothing is wrong with the bundle."""
+
+    exit_code = 7

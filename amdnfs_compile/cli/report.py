@@ -1,0 +1,135 @@
+"""`amdnfs report`: what a bundle's kernels are, without running them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from amdnfs_runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from amdnfs_runtime.report.model import Report
+    from amdnfs_targets.products import Product
+
+_WIDTH = 200
+"""Columns of a table that goes to a file or another program."""
+
+
+@click.command(
+    name="report",
+    epilog="Examples: amdnfs report my-llama.amdnfs --product mi300x --html report.html; amdnfs report old.amdnfs "
+    "new.amdnfs",
+)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("other", type=click.Path(path_type=Path), required=False)
+@click.option("--target", help="Target to look at [default: all].")
+@click.option("--product", help="Product for floors, such as mi300x [default: those of each target].")
+@click.option("--context", type=int, help="Tokens of context a request [default: 2048, or what the model takes].")
+@click.option("--dispatches", is_flag=True, help="Print the dispatches of each entry point too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--html", type=click.Path(path_type=Path), help="Write a page that stands alone.")
+@click.option("--budget", type=click.Path(path_type=Path), help="Fail, with exit code 7, if a figure got worse.")
+@click.option("--write-budget", type=click.Path(path_type=Path), help="Write a budget with the figures of BUNDLE.")
+def report_command(
+    bundle: Path,
+    other: Path | None,
+    target: str | None,
+    product: str | None,
+    context: int | None,
+    dispatches: bool,
+    as_json: bool,
+    html: Path | None,
+    budget: Path | None,
+    write_budget: Path | None,
+) -> None:
+    """Tell what the kernels of BUNDLE are: costs, registers, spills, matrix instructions, floors.
+
+    Everything is read from the bundle; nothing is run and no GPU is needed. With OTHER, compare the two bundles.
+    """
+    name, chosen = _target_name(target), _product(product)
+    if other is not None:
+        if html or budget or write_budget or dispatches:
+            raise UsageError("--html, --budget, --write-budget and --dispatches are for a report on one bundle")
+        _compare(bundle, other, name, chosen, context, as_json)
+        return
+    from amdnfs_runtime.report.build import make_report
+
+    limits = None
+    if budget is not None:
+        from amdnfs_runtime.report.budget import read_budget
+
+        limits = read_budget(budget)
+        if context is not None and context != limits.context_tokens:
+            raise UsageError(f"{budget} is for a context of {limits.context_tokens} tokens, not {context}")
+        context = limits.context_tokens
+    report = make_report(bundle, name, chosen, context)
+    _show(report, as_json, dispatches)
+    if html is not None:
+        from amdnfs_runtime.report.html import report_page
+
+        _write(html, report_page(report))
+    if limits is not None:
+        from amdnfs_runtime.report.budget import check_budget
+
+        compared = check_budget(report, limits)
+        click.echo(f"{compared} figures are within {budget}", err=True)
+    if write_budget is not None:
+        from amdnfs_runtime.report.budget import budget_text
+
+        _write(write_budget, budget_text(report))
+
+
+def _target_name(target: str | None) -> str | None:
+    from amdnfs_targets.registry import UnknownTargetError, get_target
+
+    try:
+        return None if target is None else get_target(target).name
+    except UnknownTargetError as error:
+        raise UsageError(str(error)) from error
+
+
+def _product(name: str | None) -> Product | None:
+    from amdnfs_targets.products import UnknownProductError, get_product
+
+    try:
+        return None if name is None else get_product(name)
+    except UnknownProductError as error:
+        raise UsageError(str(error)) from error
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    click.echo(f"wrote {path}", err=True)
+
+
+def _show(report: Report, as_json: bool, dispatches: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1, sort_keys=True))
+        return
+    from amdnfs_runtime.report.text import report_text
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if Console().is_terminal else _WIDTH)
+    console.print(report_text(report, with_dispatches=dispatches), soft_wrap=False)
+
+
+def _compare(
+    bundle: Path, other: Path, target: str | None, product: Product | None, context: int | None, as_json: bool
+) -> None:
+    from amdnfs_runtime.report.build import make_report
+    from amdnfs_runtime.report.compare import compare_reports
+
+    before = make_report(bundle, target, product, context)
+    comparison = compare_reports(before, make_report(other, target, product, before.context_tokens))
+    if as_json:
+        click.echo(json.dumps(comparison.to_json(), indent=1, sort_keys=True))
+        return
+    from amdnfs_runtime.report.text import comparison_text
+    from rich.console import Console
+
+    Console(highlight=False, width=None if Console().is_terminal else _WIDTH).print(comparison_text(comparison))

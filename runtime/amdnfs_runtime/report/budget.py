@@ -1,0 +1,138 @@
+"""Budgets: figures that must not get worse, in a file that a project keeps beside its code.
+
+    {"format": "amdnfs-budget", "version": 1, "context_tokens": 2048,
+     "targets": {"gfx942": {"decode_1": {"dispatches": 181, "matrix_share": 1.0}}}}
+
+Any figure, entry point or target may be left out; what is there is checked. People may write rounder figures than a
+report has, to leave some room.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amdnfs_runtime.errors import ArtifactError, BudgetError, UsageError
+from amdnfs_runtime.report.figures import FIGURES, read_figures
+from amdnfs_runtime.report.model import Report, TargetReport
+
+FORMAT, VERSION = "amdnfs-budget", 1
+_MAX_SHOWN = 12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """The content of a budget file."""
+
+    path: Path
+    """Where it was read from."""
+    context_tokens: int
+    """Context that its figures are for."""
+    targets: Mapping[str, Mapping[str, Mapping[str, float]]]
+    """Limits by target, entry point and figure."""
+
+
+def read_budget(path: Path) -> Budget:
+    """Reads a budget file.
+
+    Raises:
+        UsageError: If it is missing, no budget, of another version, or has a figure or value that makes no sense.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"no budget at {path}; write one with: amdnfs report BUNDLE --write-budget {path}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UsageError(f"{path}: not a budget (its format is not {FORMAT!r})")
+    version = values.get("version")
+    if version != VERSION:
+        raise UsageError(
+            f"{path}: budget of version {version!r}, but this amdnfs reads version {VERSION}; write it anew with: "
+            f"amdnfs report BUNDLE --write-budget {path}"
+        )
+    try:
+        return Budget(path=path, context_tokens=int(values["context_tokens"]), targets=_targets(values["targets"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{path}: damaged budget: {error}") from error
+
+
+def _targets(values: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for target, entries in values.items():
+        for entry, figures in entries.items():
+            for name, limit in figures.items():
+                if name not in FIGURES:
+                    raise ValueError(f"{target}, {entry}: unknown figure {name!r}; known are {', '.join(FIGURES)}")
+                if isinstance(limit, bool) or not isinstance(limit, int | float):
+                    raise ValueError(f"{target}, {entry}: {name} is {limit!r}, not a number")
+                result.setdefault(target, {}).setdefault(entry, {})[name] = limit
+    return result
+
+
+def budget_text(report: Report) -> str:
+    """A budget file with the figures of a report, as text."""
+    targets = {
+        target.name: {entry.name: _rounded(read_figures(target, entry)) for entry in target.entries}
+        for target in report.targets
+    }
+    values = {
+        "format": FORMAT,
+        "version": VERSION,
+        "context_tokens": report.context_tokens,
+        "targets": targets,
+    }
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: int(value) if value == int(value) else value for name, value in figures.items()}
+
+
+def check_budget(report: Report, budget: Budget) -> int:
+    """Compares a report with a budget.
+
+    Returns:
+        The number of figures that were compared.
+
+    Raises:
+        BudgetError: Naming each figure that got worse.
+        ArtifactError: If the bundle lacks a target, an entry point or a figure that the budget has.
+    """
+    reports = {target.name: target for target in report.targets}
+    worse: list[str] = []
+    num_compared = 0
+    for name, entries in budget.targets.items():
+        if name not in reports:
+            raise ArtifactError(f"{budget.path} has limits for {name}, but the report is on {', '.join(reports)}")
+        for entry_name, limits in entries.items():
+            found = _figures_of(reports[name], entry_name, budget)
+            for figure_name, limit in limits.items():
+                if figure_name not in found:
+                    raise ArtifactError(
+                        f"{budget.path} limits {figure_name} of {name}, {entry_name}, but the figure does not exist "
+                        "for this program"
+                    )
+                num_compared += 1
+                if FIGURES[figure_name].is_worse(found[figure_name], limit):
+                    worse.append(f"{name}, {entry_name}: {figure_name} is {found[figure_name]:.15g}, was {limit:.15g}")
+    if worse:
+        more = [f"and {len(worse) - _MAX_SHOWN} more"] if len(worse) > _MAX_SHOWN else []
+        raise BudgetError(
+            f"{report.bundle}: {len(worse)} figure(s) worse than {budget.path}\n  "
+            + "\n  ".join(worse[:_MAX_SHOWN] + more)
+            + "\n  if that is meant, write the budget anew with --write-budget"
+        )
+    return num_compared
+
+
+def _figures_of(target: TargetReport, entry_name: str, budget: Budget) -> dict[str, float]:
+    entry = next((item for item in target.entries if item.name == entry_name), None)
+    if entry is None:
+        names = ", ".join(item.name for item in target.entries)
+        raise ArtifactError(f"{budget.path} has limits for {entry_name} of {target.name}, which has {names}")
+    return read_figures(target, entry)
