@@ -20,7 +20,7 @@ from amdnfs_targets.target import Target
 
 from amdnfs_compile.artifact import check_code_object, make_manifest, write_artifact
 from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES, Checkpoint
-from amdnfs_compile.frontend.huggingface import ImportedModel, import_model
+from amdnfs_compile.frontend.huggingface import ImportedModel, Traces, import_model
 from amdnfs_compile.identity import compile_key, key_of, model_digest
 from amdnfs_compile.locks import locked_output
 from amdnfs_compile.lower import lower_module
@@ -173,8 +173,9 @@ def _work_on_all(
 
 
 def _import_all(plan: CompilePlan, todo: Sequence[Target], report: Progress) -> dict[str, ImportedModel]:
-    """Imports the model once for each set of entry points and passes that some target needs."""
+    """Traces the model once for each set of entry points, and rewrites it once for each set of passes."""
     known: dict[tuple[object, ...], ImportedModel] = {}
+    traces: Traces = {}
     result = {}
     for target in todo:
         shapes = plan.shapes(target)
@@ -187,6 +188,7 @@ def _import_all(plan: CompilePlan, todo: Sequence[Target], report: Progress) -> 
                 plan.options.page_tokens,
                 target,
                 lambda text: report("import", text),
+                traces,
             )
         result[target.name] = known[key]
     return result

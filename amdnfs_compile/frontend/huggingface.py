@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from amdnfs_passes.base import PassResult
+from amdnfs_passes.ir import Context, Module
 from amdnfs_runtime.errors import ModelError
 from amdnfs_targets.target import Target
 
@@ -62,6 +63,24 @@ def inspect_checkpoint(checkpoint: Checkpoint, dtype: str) -> Skeleton:
     return inspect_model(checkpoint.config, TORCH_DTYPES[dtype])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TracedModel:
+    """A model as it was traced, before any pass: the same for every target with these entry points."""
+
+    bytecode: bytes
+    """Torch dialect, all entry points."""
+    bindings: Mapping[str, Binding]
+    """Tensors that the program reads, by parameter name."""
+    num_traced_layers: int
+    """How many layers were traced."""
+    num_distinct_layers: int
+    """How many kinds of layers the program has, over all entry points."""
+
+
+Traces = dict[tuple[CallShape, ...], TracedModel]
+"""Traces of one model by entry points."""
+
+
 def import_model(
     checkpoint: Checkpoint,
     skeleton: Skeleton,
@@ -69,13 +88,49 @@ def import_model(
     page_tokens: int,
     target: Target,
     progress: Callable[[str], None],
+    traces: Traces,
 ) -> ImportedModel:
     """Traces a model for `shapes` and runs the passes of the torch phase as `target` wants them.
+
+    Args:
+        checkpoint: The model.
+        skeleton: What was learned about it.
+        shapes: The entry points.
+        page_tokens: Tokens of a page.
+        target: What the passes are run for.
+        progress: Told what happens.
+        traces: Traces that are there already; a new one is added.
 
     Raises:
         ModelError: If the model or its checkpoint cannot be imported.
         PassFailed: If a pass refuses the program.
     """
+    key = tuple(shapes)
+    if key not in traces:
+        traces[key] = _trace_model(checkpoint, skeleton, shapes, page_tokens, progress)
+    traced = traces[key]
+    progress(f"rewriting for {target.name}")
+    module = Module.parse(traced.bytecode, Context())
+    passes = run_phase(TORCH_PHASE, module, target)
+    convert_torch_to_linalg(module, [refusal for result in passes for refusal in result.refusals])
+    return ImportedModel(
+        bytecode=_bytecode(module),
+        bindings=traced.bindings,
+        caches=skeleton.caches,
+        shapes=key,
+        passes=tuple(passes),
+        num_traced_layers=traced.num_traced_layers,
+        num_distinct_layers=traced.num_distinct_layers,
+    )
+
+
+def _trace_model(
+    checkpoint: Checkpoint,
+    skeleton: Skeleton,
+    shapes: Sequence[CallShape],
+    page_tokens: int,
+    progress: Callable[[str], None],
+) -> TracedModel:
     bindings = bind_parameters(checkpoint, skeleton)
     num_traced = _layers_to_trace(skeleton)
     traced = _trace_all(skeleton, shapes, page_tokens, num_traced, progress)
@@ -92,21 +147,18 @@ def import_model(
     )
     for shape, partition in traced:
         writer.add_entry(shape.name, partition, plan)
-    progress("rewriting")
-    module = writer.module
-    passes = run_phase(TORCH_PHASE, module, target)
-    convert_torch_to_linalg(module, [refusal for result in passes for refusal in result.refusals])
-    buffer = io.BytesIO()
-    module.operation.write_bytecode(buffer)
-    return ImportedModel(
-        bytecode=buffer.getvalue(),
+    return TracedModel(
+        bytecode=_bytecode(writer.module),
         bindings={name: bindings[name] for name in sorted(writer.used_parameters)},
-        caches=skeleton.caches,
-        shapes=tuple(shapes),
-        passes=tuple(passes),
         num_traced_layers=num_traced,
         num_distinct_layers=writer.num_functions - 2 * len(shapes),
     )
+
+
+def _bytecode(module: Module) -> bytes:
+    buffer = io.BytesIO()
+    module.operation.write_bytecode(buffer)
+    return buffer.getvalue()
 
 
 def bind_parameters(checkpoint: Checkpoint, skeleton: Skeleton) -> dict[str, Binding]:
@@ -202,7 +254,7 @@ def _trace_all(
     results = []
     for shape in shapes:
         progress(f"tracing {shape.name} ({num_traced} of {skeleton.num_layers} layers)")
-        program = trace_call(model, skeleton.caches[:num_traced], shape, page_tokens)
+        program = trace_call(model, skeleton.caches[:num_traced], shape, page_tokens, skeleton.has_own_attention)
         partition = partition_step(program, skeleton.layer_prefix, num_traced, set(skeleton.parameters))
         if num_traced < skeleton.num_layers and not _stands_for_all(skeleton, partition, num_traced):
             return None
