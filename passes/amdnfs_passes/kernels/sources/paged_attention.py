@@ -100,9 +100,9 @@ def paged_attention(
         v = tl.load(pool + (offset + PAGE_TOKENS * STEP)[:, None] + dim[None, :], mask=is_read, other=0.0)
         score = tl.dot(q, tl.trans(k)) * SCALE
         if SOFTCAP > 0.0:
-            # cap * tanh(x / cap), x back in base e: tanh(z) = 1 - 2 / (exp(2 z) + 1)
-            wave = tl.exp2(score * (2.0 / SOFTCAP))
-            score = (SOFTCAP * LOG2E) * (1.0 - 2.0 / (wave + 1.0))
+            # cap * tanh(x / cap) in base 2, with x in base e: tanh(z) = 1 - 2 / (exp(2 z) + 1)
+            growth = tl.exp2(score * (2.0 * LOG2E / SOFTCAP))
+            score = (SOFTCAP * LOG2E) * (1.0 - 2.0 / (growth + 1.0))
         is_seen = (key[None, :] <= position[:, None]) & is_live[None, :]
         if WINDOW > 0:
             is_seen = is_seen & (key[None, :] > position[:, None] - WINDOW)
