@@ -12,6 +12,7 @@ from typing import Any
 
 import amdnfs_passes
 import amdnfs_targets
+from amdnfs_passes.kernels.provider import has_triton
 from amdnfs_runtime.bundle import (
     Manifest,
     file_entry,
@@ -31,7 +32,8 @@ _VOLATILE = ("transformers_version", "_name_or_path", "dtype", "torch_dtype")
 
 def compiler_id() -> dict[str, str]:
     """Versions of everything that decides what a program is."""
-    return {name: version(name) for name in ("amdnfs", "iree-base-compiler", "torch", "transformers")}
+    names = ["amdnfs", "iree-base-compiler", "torch", "transformers", *(["triton"] if has_triton() else [])]
+    return {name: version(name) for name in names}
 
 
 @cache

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from amdnfs_passes.attention.dispatch_paged_attention import DispatchPagedAttentionPass
+from amdnfs_passes.attention.lower_attention import LowerAttentionPass
 from amdnfs_passes.attention.lower_paged_attention import LowerPagedAttentionPass
 from amdnfs_passes.attention.lower_rotary import LowerRotaryPass
 from amdnfs_passes.base import ModulePass, PassError, PassResult, Refusal
@@ -28,8 +29,11 @@ from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
+from amdnfs_passes.quantize.fuse_dequantize import FuseDequantizePass
+from amdnfs_passes.quantize.lower_quantized_linear import LowerQuantizedLinearPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 from amdnfs_runtime.errors import ModelError, PassFailed
+from amdnfs_targets.detect import cpu_features
 from amdnfs_targets.target import Target, TargetKind
 
 TORCH_PHASE, FLOW_PHASE, STREAM_PHASE = "torch", "flow", "stream"
@@ -53,6 +57,7 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
         Phase(
             name=TORCH_PHASE,
             passes=(
+                FuseDequantizePass(),
                 FuseRotaryPass(),
                 LowerRotaryPass(),
                 FuseAttentionPass(),
@@ -60,6 +65,8 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                 LowerKvGatherPass(),
                 *_kernels(target),
                 LowerPagedAttentionPass(split_softmax=has_unknown_waves),
+                LowerAttentionPass(split_softmax=has_unknown_waves),
+                _lower_quantized_linear(target),
                 LowerLinearPass(),
                 LowerArgmaxPass(),
             ),
@@ -72,20 +79,37 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
     )
 
 
+def takes_kernels(target: Target) -> bool:
+    """Whether programs for `target` can carry kernels of our own: it has matrix units and waves of a known size."""
+    is_gpu = target.kind in (TargetKind.HIP, TargetKind.CUDA)
+    return is_gpu and bool(target.matrix_ops) and target.wave_size is not None
+
+
 def _kernels(target: Target) -> tuple[ModulePass, ...]:
-    """Our own kernels, for targets with matrix units and waves of a known size."""
-    backend = {TargetKind.HIP: "hip", TargetKind.CUDA: "cuda"}.get(target.kind)
-    processor = target.gfx if target.kind is TargetKind.HIP else target.name.removeprefix("cuda-")
-    if backend is None or processor is None or not target.matrix_ops or target.wave_size is None:
+    """The passes that dispatch to kernels of our own."""
+    if not takes_kernels(target):
         return ()
     facts: dict[str, Any] = {
-        "backend": backend,
-        "processor": processor,
+        "backend": "hip" if target.kind is TargetKind.HIP else "cuda",
+        "processor": target.gfx or target.name.removeprefix("cuda-"),
         "wave_size": target.wave_size,
         "lds_bytes": target.lds_bytes or 0,
         "num_compute_units": target.num_compute_units or 0,
     }
     return (DispatchPagedAttentionPass(**facts), DispatchLinearPass(**facts))
+
+
+def _lower_quantized_linear(target: Target) -> LowerQuantizedLinearPass:
+    """The form of quantised linear layers that `target` runs best."""
+    if target.kind is TargetKind.CPU:
+        is_wide = target.architecture == "host" and "avx512f" in cpu_features()
+        return LowerQuantizedLinearPass(vector_lanes=16 if is_wide else 8, vector_registers=32 if is_wide else 16)
+    defect = target.skinny_matmul_defect
+    if defect is None:
+        return LowerQuantizedLinearPass()
+    return LowerQuantizedLinearPass(
+        pad_rows_begin=defect.narrow_m_begin, pad_rows_end=defect.m_end, pad_rows=defect.pad_m
+    )
 
 
 TORCH_TO_LINALG = (

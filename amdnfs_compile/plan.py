@@ -6,15 +6,18 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from amdnfs_passes.kernels.provider import TRITON_VERSION, has_triton
 from amdnfs_runtime.errors import ModelError, UsageError
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
 from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
 
 from amdnfs_compile.frontend.checkpoint import Checkpoint, odd_tokens, open_checkpoint, read_special_tokens
 from amdnfs_compile.frontend.huggingface import bind_parameters, inspect_checkpoint
+from amdnfs_compile.frontend.positions import context_limit
 from amdnfs_compile.frontend.skeleton import Skeleton
 from amdnfs_compile.frontend.trace import CallShape
 from amdnfs_compile.options import CompileOptions, Dtype
+from amdnfs_compile.pipeline import takes_kernels
 
 _LEAST_CONTEXT = 2
 _DTYPE_OF_CONFIG = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
@@ -43,7 +46,18 @@ class CompilePlan:
         slow = [item for item in self.targets if self.dtype not in item.dtypes and item.kind is not TargetKind.CPU]
         return (
             *odd_tokens(self.checkpoint),
+            *self._kernel_warnings(),
             *(f"{target.name} does not compute in {self.dtype} itself; it will be slow there" for target in slow),
+        )
+
+    def _kernel_warnings(self) -> tuple[str, ...]:
+        """What is given up without our own kernels."""
+        names = [target.name for target in self.targets if takes_kernels(target)]
+        if not names or has_triton():
+            return ()
+        return (
+            f"triton {TRITON_VERSION} is not installed: attention for {', '.join(names)} uses no matrix cores and "
+            "linear layers are IREE's own; install it with: pip install 'amdnfs[triton]'",
         )
 
     def shapes(self, target: Target) -> tuple[CallShape, ...]:
@@ -55,8 +69,11 @@ class CompilePlan:
 
 
 def _sound_batch(target: Target, batch: int, dtype: str) -> int:
-    """`batch`, or the next size that does not meet the target's skinny-matmul defect."""
-    defect = target.skinny_matmul_defect
+    """`batch`, or the next size that does not meet the target's skinny-matmul defect.
+
+    Kernels of our own have no such defect; should one layer need IREE's, the target's fallback flags are there.
+    """
+    defect = None if takes_kernels(target) and has_triton() else target.skinny_matmul_defect
     if defect is None or dtype not in defect.dtypes or not defect.narrow_m_begin <= batch < defect.m_end:
         return batch
     return defect.pad_m
@@ -87,7 +104,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
             )
     skeleton = inspect_checkpoint(checkpoint, dtype)
     bind_parameters(checkpoint, skeleton)  # likewise
-    limit = int(getattr(checkpoint.config.get_text_config(), "max_position_embeddings", 0) or 0)
+    limit = context_limit(checkpoint.config.get_text_config())
     context = options.context_tokens or limit
     if not context:
         raise UsageError(f"{model} does not say how long its context is; add --context TOKENS")

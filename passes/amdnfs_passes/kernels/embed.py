@@ -90,12 +90,12 @@ def dispatch_text(
     x, y, z = (*grid, 1, 1)[:3]
     names = [name for name, _ in operands] + ["%spare"] * _SPARE_CONSTANTS
     types = [kind for _, kind in operands] + ["i32"] * _SPARE_CONSTANTS
-    flops, moved = cost.flops, cost.num_bytes
+    flops, moved = (f"[{part[0]}, {part[1]}]" for part in (cost.flops, cost.num_bytes))
     return f"""    {stem}_x = arith.constant {x} : index
     {stem}_y = arith.constant {y} : index
     {stem}_z = arith.constant {z} : index
     {result} = flow.dispatch @"{executable_symbol(kernel)}"::@{kernel.entry}[{stem}_x, {stem}_y, {stem}_z](
-        {", ".join(names)}) {{{COST_ATTRIBUTE} = {{flops = [{flops[0]}, {flops[1]}], bytes = [{moved[0]}, {moved[1]}]}}}}
+        {", ".join(names)}) {{{COST_ATTRIBUTE} = {{flops = {flops}, bytes = {moved}}}}}
         : ({", ".join(types)}) -> ({", ".join(results)})
 """
 

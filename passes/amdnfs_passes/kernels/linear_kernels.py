@@ -7,10 +7,10 @@ Few rows (a decode step) read each weight once, in narrow column tiles, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amdnfs_passes.kernels.provider import CompiledKernel, KernelTarget, Tiling, compile_kernel, element_name
-
+from amdnfs_passes.quantize.layout import ElementType, Grouping, QuantizedLayout
 
 _ENOUGH = 0.6
 """Workgroups for each compute unit that a large tile must leave. H200, decode of 1.1B: 88 workgroups of 64 columns on
@@ -39,6 +39,8 @@ class LinearShape:
     """Whether each weight has a bias."""
     has_residual: bool
     """Whether something is added last."""
+    layout: QuantizedLayout | None = None
+    """How quantised weights are stored; None for weights of type `element`."""
 
     @property
     def output_columns(self) -> tuple[int, ...]:
@@ -64,8 +66,12 @@ def build_linear(shape: LinearShape, target: KernelTarget) -> LinearKernel:
     """
     pointer = f"*{element_name(shape.element)}"
     count = len(shape.columns)
-    names = ["x", *(f"weight{i}" for i in range(count))]
-    names += ["gain"] if shape.eps is not None else []
+    layout = shape.layout
+    stored = {f"weight{i}": pointer if layout is None else _STORED[layout.element] for i in range(count)}
+    if layout is not None:
+        stored |= {f"scales{i}": f"*{element_name(layout.scale)}" for i in range(count)}
+        stored |= {f"zeros{i}": "*i8" for i in range(count)} if layout.has_zeros else {}
+    names = ["gain"] if shape.eps is not None else []
     names += [f"bias{i}" for i in range(count)] if shape.has_bias else []
     names += ["residual"] if shape.has_residual else []
     names += [f"out{i}" for i in range(len(shape.output_columns))]
@@ -73,7 +79,7 @@ def build_linear(shape: LinearShape, target: KernelTarget) -> LinearKernel:
     kernel = compile_kernel(
         "linear",
         target,
-        {**dict.fromkeys(names, pointer), "num_rows": "i32"},
+        {"x": pointer, **stored, **dict.fromkeys(names, pointer), "num_rows": "i32"},
         {
             "COLUMNS0": columns[0],
             "COLUMNS1": columns[1],
@@ -82,6 +88,9 @@ def build_linear(shape: LinearShape, target: KernelTarget) -> LinearKernel:
             "GATE": shape.gate,
             "EPS": shape.eps or 0.0,
             "GAIN_OFFSET": shape.gain_offset,
+            "BITS": 16 if layout is None else layout.bits,
+            "GROUPS": 1 if layout is None else layout.groups(shape.depth),
+            "IS_TENSOR_SCALE": layout is not None and layout.grouping is Grouping.TENSOR,
         },
         _candidates(shape, target),
     )
@@ -108,7 +117,16 @@ def _candidates(shape: LinearShape, target: KernelTarget) -> list[Tiling]:
             rest = [item for item in level if item not in filling]
             tilings += sorted(rest, key=lambda item: -_num_workgroups(shape, item))
         rows //= 2
-    return tilings
+    if shape.layout is not None and shape.layout.grouping is Grouping.GROUP:
+        # A step of the contraction stays in one group, so that it has one scale.
+        size = shape.layout.group_size
+        tilings = [_with_depths(item, min(size, dict(item.sizes)["DEPTHS"])) for item in tilings]
+    return list(dict.fromkeys(tilings))
+
+
+def _with_depths(tiling: Tiling, depths: int) -> Tiling:
+    sizes = tuple((name, depths if name == "DEPTHS" else size) for name, size in tiling.sizes)
+    return replace(tiling, sizes=sizes)
 
 
 def _tiling(rows: int, columns: int, depths: int, waves: int, stages: int) -> Tiling:
@@ -123,6 +141,14 @@ def _tiling(rows: int, columns: int, depths: int, waves: int, stages: int) -> Ti
 def _kind(target: KernelTarget) -> str:
     return "cuda" if target.backend == "cuda" else f"wave{target.wave_size}"
 
+
+_STORED = {
+    ElementType.I4: "*i8",
+    ElementType.I8: "*i8",
+    ElementType.E4M3FN: "*fp8e4nv",
+    ElementType.E4M3FNUZ: "*fp8e4b8",
+}
+"""Triton's pointer type for stored weights."""
 
 _Row = tuple[int, int, int, int]
 _BY_ROWS: dict[str, dict[int, Sequence[_Row]]] = {

@@ -23,6 +23,7 @@ Source: see `amdnfs_passes/kernels/sources/linear.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
@@ -74,7 +75,7 @@ class DispatchLinearPass(ModulePass):
             except KernelError as error:
                 self.refuse(refusals, group.before, str(error))
                 continue
-            operands = [replaced.get(value, value) for value in _operands(group)]
+            operands = [replaced.get(value, value) for value in group.operands]
             text = _function_text(group, built, operands)
             kinds = [result.type for result in group.results]
             new = insert_call(module, group.before, _function_name(group, built), text, operands, kinds)
@@ -96,16 +97,10 @@ def _shape(group: LinearGroup) -> LinearShape:
         gate=group.gate,
         eps=group.norm.eps if group.norm is not None else None,
         gain_offset=group.norm.gain_offset if group.norm is not None else 0.0,
-        has_bias=bool(group.biases),
+        has_bias=group.layers[0].bias is not None,
         has_residual=group.residual is not None,
+        layout=group.layout,
     )
-
-
-def _operands(group: LinearGroup) -> list[Value]:
-    """In the order of the kernel's arguments."""
-    gain = [group.norm.weight] if group.norm is not None else []
-    residual = [group.residual] if group.residual is not None else []
-    return [group.x, *group.weights, *gain, *group.biases, *residual]
 
 
 def _function_name(group: LinearGroup, built: LinearKernel) -> str:
@@ -142,10 +137,14 @@ func.func private @"{_function_name(group, built)}"({arguments}) -> ({", ".join(
 
 
 def _cost(group: LinearGroup) -> Cost:
-    weights = sum(group.columns) * group.depth
+    elements = sum(group.columns) * group.depth
+    stored = elements * (_ELEMENT_BYTES * 8 if group.layout is None else group.layout.bits) // 8
+    for layer in group.layers if group.layout is not None else ():
+        scales, zeros = tensor_type(layer.scales) if layer.scales is not None else None, layer.zeros
+        stored += math.prod(scales.sizes) * (_ELEMENT_BYTES + (zeros is not None)) if scales is not None else 0
     ends = group.num_rows * (group.depth + sum(_shape(group).output_columns))
     extra = group.num_rows * group.columns[0] if group.residual is not None else 0
-    return Cost(flops=(2 * group.num_rows * weights, 0), num_bytes=(_ELEMENT_BYTES * (weights + ends + extra), 0))
+    return Cost(flops=(2 * group.num_rows * elements, 0), num_bytes=(stored + _ELEMENT_BYTES * (ends + extra), 0))
 
 
 def _erase_unused(value: Value) -> None:

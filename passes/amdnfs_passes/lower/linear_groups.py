@@ -5,8 +5,9 @@
     residual   r + linear(x, w0)                                       added in the epilogue
     norm       x = rms_norm(h)                                         taken into the prologue, if few rows share it
 
-Only layers without a bias or all with one of `[columns]` are grouped. Weights and biases must be there before the
-first layer of the group: arguments of the function, as weights are.
+A layer is `aten.linear` or `amdnfs.quantized_linear`. Only layers whose weights are stored alike, all with a bias or
+none, are grouped. Weights and biases must be there before the first layer of the group: arguments of the function, as
+weights are.
 """
 
 from __future__ import annotations
@@ -16,11 +17,49 @@ from dataclasses import dataclass
 
 from amdnfs_passes.fuse.norm_match import RmsNorm, match_rms_norm
 from amdnfs_passes.ir import Module, Operation, Value, constant_int, constant_str, defining_op, is_none, walk
+from amdnfs_passes.quantize.layout import Activations, QuantizedLayout
+from amdnfs_passes.quantize.operands import match_quantized_linear
 from amdnfs_passes.templates import TensorType, tensor_type
 
 MAX_WEIGHTS = 3
 """Weights of one kernel."""
 _ELEMENTS = ("f16", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LinearLayer:
+    """One linear layer that a kernel can take."""
+
+    op: Operation
+    """The operation."""
+    x: Value
+    """Input `[..., depth]`."""
+    weight: Value
+    """`[columns, depth]`, or stored elements as `layout` says."""
+    scales: Value | None
+    """Scales of a quantised weight."""
+    zeros: Value | None
+    """Zero points of a quantised weight."""
+    bias: Value | None
+    """`[columns]`."""
+    layout: QuantizedLayout | None
+    """How a quantised weight is stored; None for one of the type of `x`."""
+    columns: int
+    """Columns of the result."""
+
+    @property
+    def result(self) -> Value:
+        """Its result."""
+        return self.op.results[0]
+
+    @property
+    def parameters(self) -> list[Value]:
+        """What must be there before the layer, its input aside."""
+        return [value for value in (self.weight, self.scales, self.zeros, self.bias) if value is not None]
+
+    def is_like(self, other: LinearLayer) -> bool:
+        """Whether one kernel can read both weights."""
+        return self.layout == other.layout and (self.bias is None) == (other.bias is None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +70,8 @@ class LinearGroup:
     """Input `[..., depth]`, before `norm`."""
     norm: RmsNorm | None
     """Normalisation of the input."""
-    weights: tuple[Value, ...]
-    """Each `[columns, depth]`."""
-    biases: tuple[Value, ...]
-    """Each `[columns]`; none or one a weight."""
+    layers: tuple[LinearLayer, ...]
+    """The layers, alike."""
     gate: str
     """Activation of the gate; empty without one."""
     residual: Value | None
@@ -57,12 +94,27 @@ class LinearGroup:
     @property
     def columns(self) -> tuple[int, ...]:
         """Columns of each weight."""
-        return tuple(_static(weight).sizes[0] for weight in self.weights)
+        return tuple(layer.columns for layer in self.layers)
+
+    @property
+    def layout(self) -> QuantizedLayout | None:
+        """How the weights are stored."""
+        return self.layers[0].layout
 
     @property
     def element(self) -> str:
-        """Element type of everything."""
+        """Element type of inputs and results."""
         return _static(self.x).element
+
+    @property
+    def operands(self) -> list[Value]:
+        """What the kernel reads, in the order of its arguments."""
+        layers = self.layers
+        found = [self.x, *(layer.weight for layer in layers), *(layer.scales for layer in layers)]
+        found += [layer.zeros for layer in layers]
+        found += [self.norm.weight if self.norm is not None else None]
+        found += [*(layer.bias for layer in layers), self.residual]
+        return [value for value in found if value is not None]
 
 
 def find_groups(module: Module, max_norm_rows: int) -> list[LinearGroup]:
@@ -75,112 +127,138 @@ def find_groups(module: Module, max_norm_rows: int) -> list[LinearGroup]:
     taken: set[Value] = set()
     groups = []
     for op in walk(module.operation):
-        if op.name != "torch.aten.linear" or op.results[0] in taken or not _fits(op):
+        layer = _read(op)
+        if layer is None or layer.result in taken:
             continue
-        members, group = _find_group(op, max_norm_rows)
-        taken |= {member.results[0] for member in members}
+        group = _find_group(layer, max_norm_rows)
+        taken |= {member.result for member in group.layers}
         groups.append(group)
     return groups
 
 
-def _find_group(op: Operation, max_norm_rows: int) -> tuple[list[Operation], LinearGroup]:
-    x, norm = op.operands[0], None
+def _find_group(layer: LinearLayer, max_norm_rows: int) -> LinearGroup:
+    x, norm = layer.x, None
     rows = math.prod(_static(x).sizes[:-1])
     if rows <= max_norm_rows and (norm := match_rms_norm(x)) is not None:
         x = norm.x
-    gated = _find_gate(op)
+    gated = _find_gate(layer)
     if gated is not None:
         first, second, activation, product = gated
         members, results, before = [first, second], (product.results[0],), product
     else:
-        siblings = [member for member in _siblings(op) if _find_gate(member) is None][:MAX_WEIGHTS]
-        members = siblings if len(siblings) > 1 and all(_is_early(member) for member in siblings) else [op]
-        activation, results, before = "", tuple(member.results[0] for member in members), members[0]
+        siblings = [member for member in _siblings(layer) if _find_gate(member) is None][:MAX_WEIGHTS]
+        members = siblings if len(siblings) > 1 and all(_is_early(member) for member in siblings) else [layer]
+        activation, results, before = "", tuple(member.result for member in members), members[0].op
     residual = None
     if len(results) == 1 and (added := _find_residual(results[0])) is not None:
         before, residual = added
         results = (before.results[0],)
-    biases = tuple(member.operands[2] for member in members if not is_none(member.operands[2]))
-    return members, LinearGroup(
-        x=x,
-        norm=norm,
-        weights=tuple(member.operands[1] for member in members),
-        biases=biases,
-        gate=activation,
-        residual=residual,
-        results=results,
-        before=before,
+    return LinearGroup(
+        x=x, norm=norm, layers=tuple(members), gate=activation, residual=residual, results=results, before=before
     )
 
 
-def _fits(op: Operation) -> bool:
-    x, weight = tensor_type(op.operands[0]), tensor_type(op.operands[1])
-    if x is None or weight is None or not (x.is_static and weight.is_static) or len(x.shape) < 2:
-        return False
-    if x.element not in _ELEMENTS or weight.element != x.element or len(weight.shape) != 2:
-        return False
-    if not is_none(op.operands[2]):
-        bias = tensor_type(op.operands[2])
-        if bias is None or bias.shape != weight.shape[:1] or bias.element != x.element:
-            return False
+def _read(op: Operation) -> LinearLayer | None:
+    """The layer that `op` is; None if it is something else or no kernel can take it."""
+    layer = _read_plain(op) if op.name == "torch.aten.linear" else _read_quantized(op)
+    if layer is None:
+        return None
+    x = tensor_type(layer.x)
+    if x is None or not x.is_static or len(x.shape) < 2 or x.element not in _ELEMENTS:
+        return None
+    depth, rows = x.sizes[-1], math.prod(x.sizes[:-1])
     # Rows of 16 bytes, and offsets that fit in 32 bits.
-    largest = max(math.prod(weight.sizes), math.prod(x.sizes), math.prod(x.sizes[:-1]) * weight.sizes[0])
-    return weight.sizes[1] % 8 == 0 and largest < 1 << 31
+    largest = max(layer.columns * depth, rows * depth, rows * layer.columns)
+    return layer if depth % 8 == 0 and largest < 1 << 31 else None
 
 
-def _siblings(op: Operation) -> list[Operation]:
-    """`op` and the linear layers of the same input after it, with a bias where `op` has one, in order."""
-    has_bias = not is_none(op.operands[2])
-    users = {use.owner.operation for use in op.operands[0].uses}
-    found = [
-        user
-        for user in users
-        if user.name == "torch.aten.linear"
-        and user.operands[0] == op.operands[0]
-        and _fits(user)
-        and is_none(user.operands[2]) is not has_bias
-    ]
-    order = {other.operation: place for place, other in enumerate(op.block.operations)}
-    later = (user for user in found if order.get(user, -1) >= order[op])
-    return sorted(later, key=lambda user: order[user])
+def _read_plain(op: Operation) -> LinearLayer | None:
+    x, weight = tensor_type(op.operands[0]), tensor_type(op.operands[1])
+    if x is None or weight is None or not weight.is_static or len(weight.shape) != 2 or weight.element != x.element:
+        return None
+    bias = None if is_none(op.operands[2]) else op.operands[2]
+    if bias is not None:
+        kind = tensor_type(bias)
+        if kind is None or kind.shape != weight.shape[:1] or kind.element != x.element:
+            return None
+    return LinearLayer(
+        op=op,
+        x=op.operands[0],
+        weight=op.operands[1],
+        scales=None,
+        zeros=None,
+        bias=bias,
+        layout=None,
+        columns=weight.sizes[0],
+    )
 
 
-def _is_early(op: Operation) -> bool:
-    """Whether weight and bias are arguments of the function, so that the layer can move up."""
-    return defining_op(op.operands[1]) is None and (is_none(op.operands[2]) or defining_op(op.operands[2]) is None)
+def _read_quantized(op: Operation) -> LinearLayer | None:
+    try:
+        found = match_quantized_linear(op)
+    except ValueError:
+        return None  # lower-quantized-linear says why
+    if found is None or found.layout.activations is not Activations.FLOAT:
+        return None
+    return LinearLayer(
+        op=op,
+        x=found.x,
+        weight=found.data,
+        scales=found.scales,
+        zeros=found.zeros,
+        bias=found.bias,
+        layout=found.layout,
+        columns=found.columns,
+    )
 
 
-def _find_gate(op: Operation) -> tuple[Operation, Operation, str, Operation] | None:
-    """The gate's layer, its partner, the activation and the product, if `op` is one of the two layers."""
-    user = _only_user(op.results[0])
-    activation = _activation(user) if user is not None else None
-    if activation is not None and user is not None:
+def _siblings(layer: LinearLayer) -> list[LinearLayer]:
+    """`layer` and those of the same input after it whose weights are stored alike, in order."""
+    users = {use.owner.operation for use in layer.x.uses}
+    order = {other.operation: place for place, other in enumerate(layer.op.block.operations)}
+    later = sorted((user for user in users if order.get(user, -1) >= order[layer.op]), key=lambda user: order[user])
+    found = [_read(user) for user in later]
+    return [other for other in found if other is not None and other.x == layer.x and other.is_like(layer)]
+
+
+def _is_early(layer: LinearLayer) -> bool:
+    """Whether the parameters are arguments of the function, so that the layer can move up."""
+    return all(defining_op(value) is None for value in layer.parameters)
+
+
+def _find_gate(layer: LinearLayer) -> tuple[LinearLayer, LinearLayer, str, Operation] | None:
+    """The gate's layer, its partner, the activation and the product, if `layer` is one of the two layers."""
+    user = _only_user(layer.result)
+    if user is None:
+        return None
+    activation = _activation(user)
+    if activation is not None:
         product = _only_user(user.results[0])
         if product is None or product.name != "torch.aten.mul.Tensor":
             return None
-        other = product.operands[1] if product.operands[0] == user.results[0] else product.operands[0]
-        partner = defining_op(other)
-        return (op, partner, activation, product) if partner is not None and _are_pair(op, partner) else None
-    if user is not None and user.name == "torch.aten.mul.Tensor":
+        partner = _layer_of(product.operands[1] if product.operands[0] == user.results[0] else product.operands[0])
+        return (layer, partner, activation, product) if partner is not None and _are_pair(layer, partner) else None
+    if user.name == "torch.aten.mul.Tensor":
         for operand in user.operands:
             middle = defining_op(operand)
-            if middle is None or _activation(middle) is None:
-                continue
-            gate = defining_op(middle.operands[0])
-            if gate is not None and gate.name == "torch.aten.linear" and gate.results[0] != op.results[0]:
-                found = _find_gate(gate) if _fits(gate) else None
-                return found if found is not None and found[1].results[0] == op.results[0] else None
+            gate = _layer_of(middle.operands[0]) if middle is not None and _activation(middle) is not None else None
+            if gate is not None and gate.result != layer.result:
+                found = _find_gate(gate)
+                return found if found is not None and found[1].result == layer.result else None
     return None
 
 
-def _are_pair(gate: Operation, partner: Operation) -> bool:
+def _layer_of(value: Value) -> LinearLayer | None:
+    op = defining_op(value)
+    return _read(op) if op is not None else None
+
+
+def _are_pair(gate: LinearLayer, partner: LinearLayer) -> bool:
     return (
-        partner.name == "torch.aten.linear"
-        and _fits(partner)
-        and partner.operands[0] == gate.operands[0]
-        and _only_user(partner.results[0]) is not None
-        and tensor_type(partner.results[0]) == tensor_type(gate.results[0])
-        and is_none(partner.operands[2]) == is_none(gate.operands[2])
+        partner.x == gate.x
+        and partner.is_like(gate)
+        and partner.columns == gate.columns
+        and _only_user(partner.result) is not None
     )
 
 

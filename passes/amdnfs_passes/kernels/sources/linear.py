@@ -5,6 +5,12 @@
     residual [rows, columns_0] or None
     out_i    [rows, columns_i]
 
+Quantised weights (`BITS` below 16) are read at their stored width and widened in registers, exactly; the scale of a
+group is applied to the f32 sum of that group, so nothing is rounded on the way. Their layout is `QuantizedLayout`'s:
+
+    weights  [columns_i, depth * BITS / 8]      of two int4 in a byte the lower one comes first
+    scales   [columns_i, groups], or [1, 1]     zeros the same in int8, or None
+
 One program is one tile of `ROWS` rows and `COLUMNS` columns of one weight; sums are in f32.
 
 prologue   with a gain, RMS normalisation: x * (gain + GAIN_OFFSET) / sqrt(mean(x^2) + EPS). Every program sums the
@@ -36,11 +42,27 @@ def activate(value, GATE: tl.constexpr):
 
 
 @triton.jit
+def widen(data, element: tl.constexpr, BITS: tl.constexpr):
+    """A tile of stored weights `[columns, depths * BITS / 8]` as `element`, `[columns, depths]`; exact."""
+    if BITS == 4:
+        low = (data << 4) >> 4
+        high = data >> 4
+        data = tl.join(low, high).reshape(data.shape[0], data.shape[1] * 2)
+    return data.to(element)
+
+
+@triton.jit
 def linear(
     x,
     weight0,
     weight1,
     weight2,
+    scales0,
+    scales1,
+    scales2,
+    zeros0,
+    zeros1,
+    zeros2,
     gain,
     bias0,
     bias1,
@@ -61,6 +83,9 @@ def linear(
     COLUMNS: tl.constexpr,
     DEPTHS: tl.constexpr,
     BAND: tl.constexpr,
+    BITS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    IS_TENSOR_SCALE: tl.constexpr,
 ):
     """One tile; program 0 counts tiles over rows and all weights' columns, in bands of `BAND` row tiles."""
     TILES0: tl.constexpr = (COLUMNS0 + COLUMNS - 1) // COLUMNS
@@ -79,6 +104,8 @@ def linear(
     weight = weight0
     out = out0
     bias = bias0
+    scales = scales0
+    zeros = zeros0
     columns = COLUMNS0
     column_tile = tile
     if TILES1 > 0:
@@ -86,6 +113,8 @@ def linear(
             weight = weight1
             out = out1
             bias = bias1
+            scales = scales1
+            zeros = zeros1
             columns = COLUMNS1
             column_tile = tile - TILES0
     if TILES2 > 0:
@@ -93,6 +122,8 @@ def linear(
             weight = weight2
             out = out2
             bias = bias2
+            scales = scales2
+            zeros = zeros2
             columns = COLUMNS2
             column_tile = tile - TILES0 - TILES1
 
@@ -102,33 +133,69 @@ def linear(
     is_column = column < columns
     depth = tl.arange(0, DEPTHS)
     x_tile = x + row[:, None] * DEPTH + depth[None, :]
-    w_tile = weight + column[:, None] * DEPTH + depth[None, :]
+    # Bytes of a row of stored weights: two elements share one below 8 bits.
+    ROW: tl.constexpr = DEPTH // 2 if BITS == 4 else DEPTH
+    STEP: tl.constexpr = DEPTHS // 2 if BITS == 4 else DEPTHS
+    place_in_row = tl.arange(0, STEP)
+    w_tile = weight + column[:, None] * ROW + place_in_row[None, :]
     if GATE != "":
-        u_tile = weight1 + column[:, None] * DEPTH + depth[None, :]
+        u_tile = weight1 + column[:, None] * ROW + place_in_row[None, :]
         total1 = tl.zeros([ROWS, COLUMNS], tl.float32)
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     if gain is not None:
         squares = tl.zeros([ROWS], tl.float32)
         for k in range(0, DEPTH, DEPTHS):
-            wide = tl.load(x_tile + k, mask=is_row[:, None] & (depth < DEPTH - k)[None, :], other=0.0).to(tl.float32)
+            mask = is_row[:, None] & (depth < DEPTH - k)[None, :]
+            wide = tl.load(x_tile + k, mask=mask, other=0.0).to(tl.float32)
             squares += tl.sum(wide * wide, 1)
         factor = tl.rsqrt(squares / DEPTH + EPS)[:, None]
-    for k in range(0, DEPTH, DEPTHS):
+    SCALES_ROW: tl.constexpr = 0 if IS_TENSOR_SCALE else GROUPS
+    for step in range(0, (DEPTH + DEPTHS - 1) // DEPTHS):
+        k = step * DEPTHS
         x_mask = is_row[:, None]
         w_mask = is_column[:, None]
         if DEPTH % DEPTHS != 0:
-            is_depth = depth < DEPTH - k
-            x_mask = x_mask & is_depth[None, :]
-            w_mask = w_mask & is_depth[None, :]
+            x_mask = x_mask & (depth < DEPTH - k)[None, :]
+            w_mask = w_mask & (place_in_row < ROW - step * STEP)[None, :]
         a = tl.load(x_tile + k, mask=x_mask, other=0.0)
-        b = tl.load(w_tile + k, mask=w_mask, other=0.0)
         if gain is not None:
-            g = tl.load(gain + k + depth, mask=depth < DEPTH - k, other=0.0).to(tl.float32) + GAIN_OFFSET
+            if DEPTH % DEPTHS != 0:
+                g = tl.load(gain + k + depth, mask=depth < DEPTH - k, other=0.0).to(tl.float32) + GAIN_OFFSET
+            else:
+                g = tl.load(gain + k + depth).to(tl.float32) + GAIN_OFFSET
             a = (a.to(tl.float32) * factor * g[None, :]).to(a.dtype)
-        total = tl.dot(a, tl.trans(b), total)
+        b = tl.load(w_tile + step * STEP, mask=w_mask, other=0.0)
         if GATE != "":
-            u = tl.load(u_tile + k, mask=w_mask, other=0.0)
-            total1 = tl.dot(a, tl.trans(u), total1)
+            u = tl.load(u_tile + step * STEP, mask=w_mask, other=0.0)
+        if BITS == 16:
+            total = tl.dot(a, tl.trans(b), total)
+            if GATE != "":
+                total1 = tl.dot(a, tl.trans(u), total1)
+        else:
+            group = column * SCALES_ROW + k // (DEPTH // GROUPS)
+            b = widen(b, a.dtype, BITS)
+            if zeros0 is not None:
+                b = b - tl.load(zeros + group, mask=is_column, other=0).to(a.dtype)[:, None]
+            if GROUPS > 1:
+                scale = tl.load(scales + group, mask=is_column, other=0.0).to(tl.float32)
+                total += tl.dot(a, tl.trans(b)) * scale[None, :]
+            else:
+                total = tl.dot(a, tl.trans(b), total)
+            if GATE != "":
+                u = widen(u, a.dtype, BITS)
+                if zeros0 is not None:
+                    u = u - tl.load(zeros1 + group, mask=is_column, other=0).to(a.dtype)[:, None]
+                if GROUPS > 1:
+                    scale1 = tl.load(scales1 + group, mask=is_column, other=0.0).to(tl.float32)
+                    total1 += tl.dot(a, tl.trans(u)) * scale1[None, :]
+                else:
+                    total1 = tl.dot(a, tl.trans(u), total1)
+    if BITS != 16:
+        if GROUPS == 1:
+            total = total * tl.load(scales + column * SCALES_ROW, mask=is_column, other=0.0).to(tl.float32)[None, :]
+            if GATE != "":
+                scale1 = tl.load(scales1 + column * SCALES_ROW, mask=is_column, other=0.0).to(tl.float32)
+                total1 = total1 * scale1[None, :]
     if bias0 is not None:
         total += tl.load(bias + column, mask=is_column, other=0.0).to(tl.float32)[None, :]
         if GATE != "":
