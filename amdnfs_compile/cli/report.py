@@ -19,8 +19,7 @@ _WIDTH = 200
 
 @click.command(
     name="report",
-    epilog="Examples: amdnfs report my-llama.amdnfs --product mi300x --html report.html; amdnfs report old.amdnfs "
-    "new.amdnfs",
+    epilog="\b\nExample: amdnfs report my-llama.amdnfs --product mi300x --html report.html",
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("other", type=click.Path(path_type=Path), required=False)

@@ -51,7 +51,7 @@ class _Dispatch:
     facts: BodyFacts
     """What it does."""
     weights: dict[str, Size] = field(default_factory=dict)
-    """Bytes read of each weight."""
+    """Bytes read of each global that holds a weight."""
     cache_layer: int | None = None
     """Layer whose pool it touches."""
     has_context_sizes: bool = False
@@ -80,7 +80,7 @@ def read_dispatches(module: Module) -> dict[str, Any]:
 
 
 def _weights(module: Module) -> dict[str, str]:
-    """Names in the model of the globals that hold its weights."""
+    """Names in the model of the globals that hold its weights, as they are or as IREE has made something of them."""
     found = {}
     for child in module.body.operations:
         op = child.operation
@@ -88,7 +88,29 @@ def _weights(module: Module) -> dict[str, str]:
             match = _PARAMETER.search(str(op.attributes["initial_value"]))
             if match:
                 found[symbol_name(op)] = match[1]
+    for child in module.body.operations:
+        if child.operation.name == "util.initializer":
+            stores = [op for op in walk(child.operation) if op.name == "util.global.store"]
+            for store in stores:
+                names = sorted(found[name] for name in _globals_behind(store.operands[0]) if name in found)
+                if names:
+                    found[_global(store)] = names[0]
     return found
+
+
+def _global(op: Operation) -> str:
+    """The global that an operation loads or stores."""
+    return str(op.attributes["global"]).removeprefix("@").strip('"')
+
+
+def _globals_behind(value: Value) -> set[str]:
+    """The globals that a value is computed from."""
+    op = defining_op(value)
+    if op is None:
+        return set()
+    if op.name == "util.global.load":
+        return {_global(op)}
+    return set().union(*(_globals_behind(operand) for operand in op.operands), set())
 
 
 class _Entry:
@@ -128,7 +150,7 @@ class _Entry:
         dispatches = [self._dispatch(op) for op in walk(self._function) if op.name == "flow.dispatch"]
         evidence = [
             Evidence(
-                weights=tuple(item.weights),
+                weights=tuple(self._weights[name] for name in item.weights),
                 cache_layer=item.cache_layer,
                 kind=item.facts.kind,
                 has_context_sizes=item.has_context_sizes,
@@ -164,14 +186,13 @@ class _Entry:
         return product(sizes).times(Fraction(element_bits(kind.element_type), 8))
 
     def _origin(self, value: Value) -> tuple[str, int | str] | None:
-        """Where a tensor comes from: (`input`, position) or (`weight`, name)."""
+        """Where a tensor comes from: (`input`, position) or (`weight`, global)."""
         op = defining_op(value)
         while op is not None:
             if op.name == "hal.tensor.import":
                 return "input", int(op.operands[0].arg_number)
             if op.name == "util.global.load":
-                name = self._weights.get(str(op.attributes["global"]).removeprefix("@").strip('"'))
-                return None if name is None else ("weight", name)
+                return ("weight", _global(op)) if _global(op) in self._weights else None
             following = self._tied(op, value) if op.name == "flow.dispatch" else None
             if following is None and op.name in _PASS_THROUGH:
                 following = op.operands[0]
@@ -236,7 +257,7 @@ class _Entry:
         for op in walk(self._function):
             if op.name not in _COPIES:
                 continue
-            value = op.operands[0] if op.name == "flow.tensor.update" else op.results[0]
+            value = operand_groups(op)[3][0] if op.name == "flow.tensor.update" else op.results[0]
             kind: Any = value.type
             if kind.has_static_shape:
                 moved = self._bytes(value, iter(()))

@@ -96,15 +96,20 @@ def _cut(program: bytes, at: int) -> bytes:
     program_table, section_table = struct.unpack_from("<QQ", program, at + 32)
     segment_bytes, num_segments, section_bytes, num_sections = struct.unpack_from("<HHHH", program, at + 54)
     ends = [program_table + segment_bytes * num_segments, section_table + section_bytes * num_sections]
+    _check_end(program, at, max(ends))
     for i in range(num_sections):
         kind, offset, size = struct.unpack_from("<4xI16xQQ", program, at + section_table + i * section_bytes)
         ends.append(offset + (0 if kind == _SECTION_NO_BITS else size))
     for i in range(num_segments):
         offset, size = struct.unpack_from("<8xQ16xQ", program, at + program_table + i * segment_bytes)
         ends.append(offset + size)
-    if at + max(ends) > len(program):
-        raise ValueError(f"it claims {max(ends)} bytes, the program has {len(program) - at} from there on")
+    _check_end(program, at, max(ends))
     return program[at : at + max(ends)]
+
+
+def _check_end(program: bytes, at: int, num_bytes: int) -> None:
+    if at + num_bytes > len(program):
+        raise ValueError(f"it claims {num_bytes} bytes, the program has {len(program) - at} from there on")
 
 
 def _sections(image: bytes) -> list[tuple[int, ...]]:
