@@ -13,6 +13,8 @@ from amdnfs_passes.kernels.provider import CompiledKernel, KernelTarget, Tiling,
 
 _LOG2E = 1.4426950408889634
 _MAX_SPLITS = 64
+_MAX_SPLIT_ROWS = 64
+"""With more rows than a decode step has, writing and reading the parts moves more bytes than the keys themselves."""
 _WORKGROUPS_PER_UNIT = 2
 """Workgroups for each compute unit: enough to hide memory latency, few enough to combine cheaply."""
 
@@ -140,6 +142,8 @@ def _candidates(num_rows: int, target: KernelTarget) -> list[Tiling]:
 
 def _num_splits(pairs: int, num_rows: int, rows: int, target: KernelTarget) -> int:
     """Splits of the keys, a power of two, so that there is work for every compute unit."""
+    if num_rows > _MAX_SPLIT_ROWS:
+        return 1
     workgroups = pairs * -(-num_rows // rows)
     wanted = _WORKGROUPS_PER_UNIT * target.num_compute_units // workgroups
     return min(_MAX_SPLITS, 1 << (wanted.bit_length() - 1)) if wanted >= 2 else 1
