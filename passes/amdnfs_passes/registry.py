@@ -20,6 +20,8 @@ from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
+from amdnfs_passes.quantize.fuse_dequantize import FuseDequantizePass
+from amdnfs_passes.quantize.lower_quantized_linear import LowerQuantizedLinearPass
 
 PASSES: tuple[type[ModulePass], ...] = (
     # fuse: several torch ops become one of ours
@@ -42,6 +44,9 @@ PASSES: tuple[type[ModulePass], ...] = (
     LowerKvWritePass,
     # verify: change nothing, refuse bad programs
     VerifyPoolInPlacePass,
+    # quantize
+    FuseDequantizePass,
+    LowerQuantizedLinearPass,
 )
 
 

@@ -1,0 +1,174 @@
+"""Text of `linalg.generic`, and of the parts that both forms of a quantised linear layer have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amdnfs_passes.quantize.operands import QuantizedLinear
+
+LARGEST_I8 = 127.0
+"""What the element of largest size in a row of activations becomes in int8."""
+_TINY = "1.0e-30"
+"""Stands for the largest size of a row of zeros, so that nothing is divided by zero."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operand:
+    """A tensor that a generic reads or fills."""
+
+    value: str
+    """Its name."""
+    shape: tuple[int, ...]
+    """Its sizes."""
+    element: str
+    """Its element type."""
+    dims: str
+    """The loops that index it, e.g. `n, g`."""
+
+    @property
+    def type(self) -> str:
+        """The tensor type."""
+        return tensor(self.shape, self.element)
+
+
+def tensor(shape: Sequence[int], element: str) -> str:
+    """A tensor type.
+
+    >>> tensor((2, 4), "f16")
+    'tensor<2x4xf16>'
+    """
+    return f"tensor<{''.join(f'{size}x' for size in shape)}{element}>"
+
+
+def generic(result: str, loops: str, inputs: Sequence[Operand], output: Operand, body: str) -> str:
+    """A generic that makes `result` from `inputs`.
+
+    Args:
+        result: Name of the result.
+        loops: Names of the loops; those that the output lacks are sums.
+        inputs: What it reads; element i is `%i0`, `%i1`, ... in the body.
+        output: What it starts from; its element is `%o` in the body.
+        body: Lines that define `%y`, the new element.
+    """
+    names = loops.split(", ")
+    kinds = ", ".join('"parallel"' if name in output.dims.split(", ") else '"reduction"' for name in names)
+    operands = [*inputs, output]
+    maps = ", ".join(f"affine_map<({loops}) -> ({item.dims})>" for item in operands)
+    arguments = [f"%i{index}: {item.element}" for index, item in enumerate(inputs)] + [f"%o: {output.element}"]
+    return f"""  {result} = linalg.generic {{indexing_maps = [{maps}], iterator_types = [{kinds}]}}
+    ins({", ".join(item.value for item in inputs)} : {", ".join(item.type for item in inputs)})
+    outs({output.value} : {output.type}) {{
+  ^bb0({", ".join(arguments)}):
+{body}    linalg.yield %y : {output.element}
+  }} -> {output.type}
+"""
+
+
+def convert(result: str, value: str, source: str, target: str, shape: str = "{}") -> str:
+    r"""A line that converts a float, of vectors if `shape` is `vector<nx{}>`; of equal types, one that renames it.
+
+    >>> convert("%y", "%x", "f32", "f16")
+    '    %y = arith.truncf %x : f32 to f16\n'
+    """
+    types = f"{shape.format(source)} to {shape.format(target)}"
+    if source == target:
+        return f"    {result} = arith.bitcast {value} : {types}\n"
+    return f"    {result} = arith.{'extf' if source != 'f32' else 'truncf'} {value} : {types}\n"
+
+
+def empty(name: str, shape: Sequence[int], element: str, dims: str, start: str | None = None) -> tuple[str, Operand]:
+    """An output called `name`: unset, or filled with the constant `start`."""
+    kind = tensor(shape, element)
+    text = f"  {name} = tensor.empty() : {kind}\n"
+    if start is not None:
+        text = f"""  {name}.start = arith.constant {start} : {element}
+  {name}.empty = tensor.empty() : {kind}
+  {name} = linalg.fill ins({name}.start : {element}) outs({name}.empty : {kind}) -> {kind}
+"""
+    return text, Operand(value=name, shape=tuple(shape), element=element, dims=dims)
+
+
+def signature(name: str, linear: QuantizedLinear) -> str:
+    """The head of the function: arguments `%x`, `%data`, `%scales`, and `%zeros` and `%bias` if there are any."""
+    layout, shape = linear.layout, linear.layout.scales_shape(linear.columns, linear.depth)
+    arguments = [
+        f"%x: {linear.x_type.builtin}",
+        f"%data: {data_type(linear)}",
+        f"%scales: {tensor(shape, layout.scale)}",
+    ]
+    arguments += [f"%zeros: {tensor(shape, 'i8')}"] if linear.zeros is not None else []
+    arguments += [f"%bias: {tensor((linear.columns,), linear.element)}"] if linear.bias is not None else []
+    return f'func.func private @"{name}"({", ".join(arguments)}) -> {_result_type(linear)} {{\n'
+
+
+def data_type(linear: QuantizedLinear) -> str:
+    """Type of the stored elements, as bytes."""
+    return tensor(linear.layout.data_shape(linear.columns, linear.depth), "i8")
+
+
+def flatten(linear: QuantizedLinear) -> tuple[str, str]:
+    """The rows as a matrix: a line, and the name of the result."""
+    shape = linear.x_type.sizes
+    if len(shape) == 2:
+        return "", "%x"
+    flat = tensor((linear.rows, linear.depth), linear.element)
+    return f"  %rows = tensor.collapse_shape %x {_leading(len(shape))} : {linear.x_type.builtin} into {flat}\n", "%rows"
+
+
+def unflatten(value: str, linear: QuantizedLinear) -> str:
+    """The last lines: `value`, `[rows, columns]`, in the shape of the result."""
+    shape, kind = linear.x_type.sizes, _result_type(linear)
+    if len(shape) == 2:
+        return f"  return {value} : {kind}\n}}\n"
+    flat = tensor((linear.rows, linear.columns), linear.element)
+    sizes = ", ".join(str(size) for size in (*shape[:-1], linear.columns))
+    return f"""  %y = tensor.expand_shape {value} {_leading(len(shape))} output_shape [{sizes}] : {flat} into {kind}
+  return %y : {kind}
+}}
+"""
+
+
+def round_rows(rows: str, linear: QuantizedLinear) -> str:
+    """Makes `%rounded`, rows of int8, and `%largest`, the largest size in each row, in f32."""
+    m, k = linear.rows, linear.depth
+    source = Operand(value=rows, shape=(m, k), element=linear.element, dims="m, k")
+    start, largest = empty("%largest0", (m,), "f32", "m", "0.0")
+    wide = convert("%wide", "%i0", linear.element, "f32")
+    text = start + generic(
+        "%largest",
+        "m, k",
+        [source],
+        largest,
+        wide + "    %size = math.absf %wide : f32\n    %y = arith.maximumf %size, %o : f32\n",
+    )
+    start, target = empty("%rounded0", (m, k), "i8", "m, k")
+    found = Operand(value="%largest", shape=(m,), element="f32", dims="m")
+    return (
+        text
+        + start
+        + generic(
+            "%rounded",
+            "m, k",
+            [source, found],
+            target,
+            wide
+            + f"""    %most = arith.constant {LARGEST_I8} : f32
+    %tiny = arith.constant {_TINY} : f32
+    %divisor = arith.maximumf %i1, %tiny : f32
+    %factor = arith.divf %most, %divisor : f32
+    %scaled = arith.mulf %wide, %factor : f32
+    %whole = math.roundeven %scaled : f32
+    %y = arith.fptosi %whole : f32 to i8
+""",
+        )
+    )
+
+
+def _result_type(linear: QuantizedLinear) -> str:
+    return tensor((*linear.x_type.sizes[:-1], linear.columns), linear.element)
+
+
+def _leading(rank: int) -> str:
+    """Groups all dimensions but the last."""
+    return f"[[{', '.join(str(index) for index in range(rank - 1))}], [{rank - 1}]]"
