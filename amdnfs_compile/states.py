@@ -9,7 +9,7 @@ from amdnfs_targets.target import Target, TargetKind
 EXECUTED_ON_EMULATOR = frozenset({"gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"})
 """Targets whose machine code gives the CPU's tokens on a stand-in HIP library (tests/e2e/test_devices.py)."""
 
-RAN_ON_DEVICE = {"cuda-sm_80": "NVIDIA H200"}
+RAN_ON_DEVICE = {"cuda-sm_80": "NVIDIA H200", "cuda-sm_90": "NVIDIA H200"}
 """Targets whose programs ran on real hardware, and which (benchmarks/README.md)."""
 
 _VERIFIED = {TargetKind.CPU: "verified", TargetKind.VULKAN: "verified (Mesa's software driver)"}

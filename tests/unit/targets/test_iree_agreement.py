@@ -59,10 +59,12 @@ def intrinsics(device: str) -> list[str]:
 def test_capabilities_are_those_that_iree_assumes(name: str) -> None:
     target = get_target(name)
     device = device_of(target.iree_flags)
-    assert f'arch = "{name.removeprefix("cuda-")}"' in device
+    # IREE does not take sm_90: its own kernels for that target are made for sm_80.
+    processor = "sm_80" if name == "cuda-sm_90" else name.removeprefix("cuda-")
+    assert f'arch = "{processor}"' in device
     assert [op.iree_intrinsic for op in target.matrix_ops] == intrinsics(device)
     assert target.wave_size == number(device, "subgroup_size_choices")
-    if name != "cuda-sm_86":  # IREE takes sm_80's figure for it, which is too large.
+    if name not in ("cuda-sm_86", "cuda-sm_90"):  # IREE takes sm_80's figure for both.
         assert target.lds_bytes == number(device, "max_workgroup_memory_bytes")
 
 
