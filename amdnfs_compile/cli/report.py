@@ -10,6 +10,7 @@ import click
 from amdnfs_runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from amdnfs_runtime.report.budget import Budget
     from amdnfs_runtime.report.model import Report
     from amdnfs_targets.products import Product
 
@@ -53,17 +54,10 @@ def report_command(
             raise UsageError("--html, --budget, --write-budget and --dispatches are for a report on one bundle")
         _compare(bundle, other, name, chosen, context, as_json)
         return
+    limits = None if budget is None else _limits(budget, context)
     from amdnfs_runtime.report.build import make_report
 
-    limits = None
-    if budget is not None:
-        from amdnfs_runtime.report.budget import read_budget
-
-        limits = read_budget(budget)
-        if context is not None and context != limits.context_tokens:
-            raise UsageError(f"{budget} is for a context of {limits.context_tokens} tokens, not {context}")
-        context = limits.context_tokens
-    report = make_report(bundle, name, chosen, context)
+    report = make_report(bundle, name, chosen, context if limits is None else limits.context_tokens)
     _show(report, as_json, dispatches)
     if html is not None:
         from amdnfs_runtime.report.html import report_page
@@ -72,12 +66,20 @@ def report_command(
     if limits is not None:
         from amdnfs_runtime.report.budget import check_budget
 
-        compared = check_budget(report, limits)
-        click.echo(f"{compared} figures are within {budget}", err=True)
+        click.echo(f"{check_budget(report, limits)} figures are within {budget}", err=True)
     if write_budget is not None:
         from amdnfs_runtime.report.budget import budget_text
 
         _write(write_budget, budget_text(report))
+
+
+def _limits(path: Path, context: int | None) -> Budget:
+    from amdnfs_runtime.report.budget import read_budget
+
+    limits = read_budget(path)
+    if context is not None and context != limits.context_tokens:
+        raise UsageError(f"{path} is for a context of {limits.context_tokens} tokens, not {context}")
+    return limits
 
 
 def _target_name(target: str | None) -> str | None:

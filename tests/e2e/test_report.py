@@ -164,3 +164,13 @@ def test_a_budget_and_another_context_do_not_go_together(run_cli: RunCli, tmp_pa
     run_cli("amdnfs", "report", bundle, "--context", 64, "--write-budget", budget)
     done = run_cli("amdnfs", "report", bundle, "--budget", budget, "--context", 128)
     assert (done.code, "is for a context of 64 tokens, not 128" in done.err) == (2, True)
+
+
+def test_a_budget_that_is_not_kept_is_not_overwritten(run_cli: RunCli, tmp_path: Path) -> None:
+    budget, page = tmp_path / "budget.json", tmp_path / "page.html"
+    run_cli("amdnfs", "report", make_bundle(tmp_path / "good"), "--write-budget", budget)
+    before = budget.read_text()
+    worse = make_bundle(tmp_path / "worse", groups=[*GROUPS, GROUPS[2]])
+    done = run_cli("amdnfs", "report", worse, "--budget", budget, "--write-budget", budget, "--html", page)
+    assert (done.code, budget.read_text()) == (7, before)
+    assert page.exists(), "the page shows what got worse"

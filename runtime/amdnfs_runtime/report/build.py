@@ -42,16 +42,7 @@ def make_report(
         UsageError: If the bundle lacks the target, or the context is out of range.
     """
     manifest = read_manifest(bundle)
-    if product is not None and target is None and product.target in manifest.targets:
-        target = product.target
-    names = sorted(manifest.targets) if target is None else [target]
-    if target is not None and target not in manifest.targets:
-        raise UsageError(f"{bundle} has no program for {target}; it has {', '.join(sorted(manifest.targets))}")
-    if product is not None and not any(_runs(product, name) for name in names):
-        raise UsageError(
-            f"{product.name} runs programs for {product.target}, but the report is on {', '.join(names)}; "
-            "choose another --product or --target"
-        )
+    names = _targets_asked(bundle, manifest, target, product)
     if context_tokens is None:
         context_tokens = min(DEFAULT_CONTEXT_TOKENS, manifest.model.context_tokens)
     if not 1 <= context_tokens <= manifest.model.context_tokens:
@@ -68,6 +59,21 @@ def make_report(
         products=tuple(name for name in PRODUCTS if name in used),
         targets=reports,
     )
+
+
+def _targets_asked(bundle: Path, manifest: Manifest, target: str | None, product: Product | None) -> list[str]:
+    """The targets to look at: the one that is named or that a product runs, else all."""
+    if product is not None and target is None and product.target in manifest.targets:
+        target = product.target
+    if target is not None and target not in manifest.targets:
+        raise UsageError(f"{bundle} has no program for {target}; it has {', '.join(sorted(manifest.targets))}")
+    names = sorted(manifest.targets) if target is None else [target]
+    if product is not None and not any(_runs(product, name) for name in names):
+        raise UsageError(
+            f"{product.name} runs programs for {product.target}, but the report is on {', '.join(names)}; "
+            "choose another --product or --target"
+        )
+    return names
 
 
 def _runs(product: Product, target: str) -> bool:
