@@ -61,10 +61,23 @@ def test_chunks_longer_than_the_context_are_left_out_but_one(twin: Path) -> None
     assert [shape.name for shape in found.shapes(found.targets[0])] == ["prefill_16", "decode_1"]
 
 
-def test_decode_batches_step_over_the_shapes_a_target_cannot_compile(fresh_twin: Path) -> None:
+@pytest.mark.parametrize(("has_kernels", "batches"), [(True, [1, 4, 8]), (False, [1, 16])])
+def test_without_kernels_decode_batches_step_over_the_shapes_a_target_cannot_compile(
+    has_kernels: bool, batches: list[int], fresh_twin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("amdnfs_compile.plan.has_triton", lambda: has_kernels)
     found = plan(fresh_twin, "gfx90a", "gfx942", dtype=Dtype.F16, decode_batches=(1, 4, 8))
-    batches = [[shape.batch for shape in found.shapes(target) if shape.tokens == 1] for target in found.targets]
-    assert batches == [[1, 16], [1, 4, 8]]
+    seen = [[shape.batch for shape in found.shapes(target) if shape.tokens == 1] for target in found.targets]
+    assert seen == [batches, [1, 4, 8]]
+
+
+def test_without_triton_a_compile_says_what_it_gives_up(fresh_twin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = plan(fresh_twin, "gfx942", "cpu", dtype=Dtype.F16)
+    assert not any("triton" in warning for warning in found.warnings)
+    monkeypatch.setattr("amdnfs_compile.plan.has_triton", lambda: False)
+    warning = next(warning for warning in found.warnings if "triton" in warning)
+    assert warning.startswith("triton 3.9.0 is not installed: attention for gfx942 uses no matrix cores")
+    assert warning.endswith("install it with: pip install 'amdnfs[triton]'")
 
 
 def test_an_unknown_target_names_the_closest(twin: Path) -> None:
