@@ -52,7 +52,9 @@ def paged_attention(
 ):
     """One tile of `ROWS` query rows against one split of the keys, `KEYS` at a time."""
     LOG2E: tl.constexpr = 1.4426950408889634
+    # A score that is not seen is so far below the first maximum that its weight is zero.
     LOWEST: tl.constexpr = -1.0e30
+    FIRST_TOP: tl.constexpr = -5.0e29
     HEADS: tl.constexpr = KV_HEADS * GROUP
     num_rows = tokens * GROUP
     # Tiles of late tokens see the most keys: they come first, so that they do not run alone at the end.
@@ -75,7 +77,8 @@ def paged_attention(
 
     first = tl.load(start + request).to(tl.int32)
     end = first + tl.load(num_valid + request).to(tl.int32)
-    position = first + token
+    # A row sees the keys (last - WINDOW, last]; what a row behind the last token sees is of no matter.
+    last = tl.minimum(first + token, end - 1)
     # Keys that some row of this tile sees: [begin, stop).
     stop = tl.minimum(end, first + (tile * ROWS + ROWS - 1) // GROUP + 1)
     begin = 0
@@ -86,7 +89,7 @@ def paged_attention(
         begin += split * run
         stop = tl.minimum(stop, begin + run)
 
-    top = tl.full([ROWS], LOWEST, tl.float32)
+    top = tl.full([ROWS], FIRST_TOP, tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, PADDED_DIM], tl.float32)
     STEP: tl.constexpr = KV_HEADS * HEAD_DIM
@@ -103,12 +106,14 @@ def paged_attention(
             # cap * tanh(x / cap) in base 2, with x in base e: tanh(z) = 1 - 2 / (exp(2 z) + 1)
             growth = tl.exp2(score * (2.0 * LOG2E / SOFTCAP))
             score = (SOFTCAP * LOG2E) * (1.0 - 2.0 / (growth + 1.0))
-        is_seen = (key[None, :] <= position[:, None]) & is_live[None, :]
+        # One comparison an element: masks are scalar registers on AMD, and they are what runs out first.
         if WINDOW > 0:
-            is_seen = is_seen & (key[None, :] > position[:, None] - WINDOW)
+            is_seen = (last[:, None] - key[None, :]).to(tl.uint32, bitcast=True) < WINDOW
+        else:
+            is_seen = key[None, :] <= last[:, None]
         score = tl.where(is_seen, score, LOWEST)
         higher = tl.maximum(top, tl.max(score, 1))
-        weight = tl.where(is_seen, tl.exp2(score - higher[:, None]), 0.0)
+        weight = tl.exp2(score - higher[:, None])
         shrink = tl.exp2(top - higher)
         total = total * shrink + tl.sum(weight, 1)
         mixed = tl.dot(weight.to(v.dtype), v, mixed * shrink[:, None])
