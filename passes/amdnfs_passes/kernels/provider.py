@@ -9,7 +9,6 @@ the artifact's facts.
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,73 +110,50 @@ def compile_kernel(
     Raises:
         KernelError: If no candidate does.
     """
-    return _compile_cached(
-        kernel, target, tuple(arguments.items()), tuple(sorted(constants.items())), tuple(candidates)
-    )
+    met = []
+    for tiling in candidates:
+        made = _compile_one(
+            kernel,
+            target,
+            tuple(arguments.items()),
+            tuple(sorted({**constants, **dict(tiling.sizes)}.items())),
+            tiling,
+        )
+        if isinstance(made, CompiledKernel):
+            return made
+        met.append(f"{tiling.describe()}: {made}")
+    raise KernelError(f"kernel {kernel} for {target.processor}: no tiling fits; {'; '.join(met)}")
 
 
 @lru_cache(maxsize=512)
-def _compile_cached(
+def _compile_one(
     kernel: str,
     target: KernelTarget,
     arguments: tuple[tuple[str, str], ...],
     constants: tuple[tuple[str, Any], ...],
-    candidates: tuple[Tiling, ...],
-) -> CompiledKernel:
-    met = []
-    for tiling in candidates:
-        try:
-            compiled = _compile_one(kernel, target, dict(arguments), {**dict(constants), **dict(tiling.sizes)}, tiling)
-        except Exception as error:  # Triton raises whatever its passes raise; the next candidate may do
-            met.append(f"{tiling.describe()}: {type(error).__name__}: {str(error).splitlines()[0][:120]}")
-            continue
-        if compiled.facts.num_spills or compiled.facts.scratch_bytes:
-            met.append(f"{tiling.describe()}: {compiled.facts.num_spills} spilled registers")
-            continue
-        if compiled.facts.lds_bytes > target.lds_bytes:
-            met.append(f"{tiling.describe()}: {compiled.facts.lds_bytes} bytes of shared memory")
-            continue
-        return compiled
-    raise KernelError(f"kernel {kernel} for {target.processor}: no tiling fits; {'; '.join(met)}")
+    tiling: Tiling,
+) -> CompiledKernel | str:
+    """The kernel with one tiling, or why that does not do."""
+    from amdnfs_passes.kernels.triton_stages import KernelSource, run_stages
 
-
-def _compile_one(
-    kernel: str, target: KernelTarget, arguments: Mapping[str, str], constants: Mapping[str, Any], tiling: Tiling
-) -> CompiledKernel:
-    import importlib
-
-    # No paths of this machine in the code; multiply and add may fuse, as they do in IREE's own kernels.
-    os.environ.setdefault("TRITON_DISABLE_LINE_INFO", "1")
-    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    function = getattr(importlib.import_module(f"amdnfs_passes.kernels.sources.{kernel}"), kernel)
-    absent = [name for name in function.arg_names if name not in arguments and name not in constants]
-    constants = {**dict.fromkeys(absent), **constants}
-    signature = {name: arguments.get(name, "constexpr") for name in function.arg_names}
-    attributes = {(i,): _ALIGNED for i, name in enumerate(signature) if signature[name].startswith("*")}
+    source = KernelSource(name=kernel, arguments=dict(arguments), constants=dict(constants))
+    try:
+        made = run_stages(
+            source, target.backend, target.processor, target.wave_size, tiling.num_waves, tiling.num_stages
+        )
+    except Exception as error:  # Triton raises whatever its passes raise; the next candidate may do
+        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
     is_amd = target.backend == "hip"
-    architecture: str | int = target.processor if is_amd else int(target.processor.removeprefix("sm_"))
-    options: dict[str, Any] = {"num_warps": tiling.num_waves, "num_stages": tiling.num_stages}
-    done = triton.compile(
-        ASTSource(fn=function, signature=signature, constexprs=dict(constants), attrs=attributes),
-        target=GPUTarget(target.backend, architecture, target.wave_size),
-        options=options,
-    )
-    lds_bytes = int(done.metadata.shared)
-    if is_amd:
-        facts = read_amd_facts(done.asm["amdgcn"], lds_bytes)
-        code = set_lds_bytes(done.asm["hsaco"], lds_bytes)
-    else:
-        facts = KernelFacts.of_ptx(done.asm["ptx"], lds_bytes)
-        code = use_older_ptx(done.asm["ptx"]).encode()
+    facts = read_amd_facts(made.text, made.lds_bytes) if is_amd else KernelFacts.of_ptx(made.text, made.lds_bytes)
+    if facts.num_spills or facts.scratch_bytes:
+        return f"{facts.num_spills} spilled registers, {facts.scratch_bytes} bytes of scratch memory"
+    if facts.lds_bytes > target.lds_bytes:
+        return f"{facts.lds_bytes} bytes of shared memory"
     return CompiledKernel(
-        entry=done.metadata.name,
-        code=code,
+        entry=made.entry,
+        code=set_lds_bytes(made.code, made.lds_bytes) if is_amd else use_older_ptx(made.text).encode(),
         threads=tiling.num_waves * target.wave_size,
-        dynamic_lds_bytes=0 if is_amd else lds_bytes,
+        dynamic_lds_bytes=0 if is_amd else made.lds_bytes,
         tiling=tiling,
         facts=facts,
     )
