@@ -14,7 +14,7 @@ Before::
 
 After (the call; the called function holds one dispatch)::
 
-    func.call @amdnfs.linear...
+    func.call @amdnfs.dispatch_linear...
 
 Leaves alone: f32, dynamic sizes, a depth that is not a multiple of 8, `mm` and `addmm`, and what no tiling fits
 (refused); `lower-linear` takes those.
