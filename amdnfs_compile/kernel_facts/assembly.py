@@ -19,7 +19,7 @@ _ACCESS = re.compile(
 )
 _WORDS = {"dword": 4, "short": 2, "ushort": 2, "sshort": 2, "byte": 1, "ubyte": 1, "sbyte": 1}
 _FUNCTION = re.compile(r"^\s+\.type\s+(\S+),@function$", re.MULTILINE)
-_METADATA = {
+METADATA = {
     "vgprs": "vgpr_count",
     "agprs": "agpr_count",
     "sgprs": "sgpr_count",
@@ -30,6 +30,7 @@ _METADATA = {
     "workgroup_threads": "max_flat_workgroup_size",
     "wave_size": "wavefront_size",
 }
+"""Figures of a kernel's metadata, by our names."""
 
 
 def read_assembly(text: str) -> dict[str, dict[str, Any]]:
@@ -68,7 +69,7 @@ def _metadata(text: str) -> Iterator[tuple[str, dict[str, int]]]:
         symbol = re.search(r"^\s*\.symbol:\s+'?\"?([^'\"\s]+)\.kd", entry, flags=re.MULTILINE)
         if symbol is None:
             raise ValueError("the assembly has metadata of a kernel without a symbol")
-        yield symbol[1], {key: _figure(entry, name, symbol[1]) for key, name in _METADATA.items()}
+        yield symbol[1], {key: _figure(entry, name, symbol[1]) for key, name in METADATA.items()}
 
 
 def _figure(entry: str, name: str, kernel: str) -> int:

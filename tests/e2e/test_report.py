@@ -16,6 +16,7 @@ from amdnfs_compile import CompileOptions, compile_model
 from tests.report_bundle import GROUPS, make_bundle
 from tests.twins import make_twin
 
+DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model"
 RunCli = Callable[..., Any]
 SMALL = CompileOptions(prefill_chunks=(16,), decode_batches=(2,))
 HIDDEN, INTERMEDIATE, HEADS, KV_HEADS, HEAD_DIM = 128, 256, 4, 2, 32
@@ -78,6 +79,18 @@ def test_every_dispatch_of_a_hip_program_has_a_kernel_with_registers(report: Rep
             assert kernel.vgprs
             assert kernel.waves_per_simd
             assert kernel.stores.get("global")
+
+
+def test_assembly_is_that_of_the_code_object(report: Report, tmp_path: Path) -> None:
+    """So it is for these targets. On gfx1030 some kernels differ with IREE 3.13.0; if not, the note can go."""
+    for target in report.targets:
+        assert not [kernel.symbol for kernel in target.kernels.values() if kernel.assembly_differs_in]
+    options = CompileOptions(prefill_chunks=(16,), decode_batches=(1,))
+    bundle = compile_model(DEMO_MODEL, ["gfx1030"], tmp_path / "bundle", options)
+    (target,) = make_report(bundle).targets
+    differing = [kernel for kernel in target.kernels.values() if kernel.assembly_differs_in]
+    assert differing
+    assert any("the assembly, in which instructions are counted, differs" in text for text in target.missing)
 
 
 def test_the_facts_do_not_depend_on_where_they_were_made(real: Path, tmp_path: Path) -> None:

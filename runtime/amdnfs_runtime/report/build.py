@@ -93,6 +93,12 @@ def _target(bundle: Path, manifest: Manifest, name: str, product: Product | None
         missing.append(f"{name}: no floors, because its program runs on many products; name one with --product")
     elif not products:
         missing.append(f"{name}: no floors, because the peaks of its processors are not listed")
+    inexact = [kernel.symbol for kernel in kernels.values() if kernel.assembly_differs_in]
+    if inexact:
+        missing.append(
+            f"{name}: of {len(inexact)} kernel(s) the assembly, in which instructions are counted, differs in "
+            f"registers from the code object, so the counts may be off by a few: {', '.join(inexact)}"
+        )
     return TargetReport(
         name=name,
         kind=entry.kind,

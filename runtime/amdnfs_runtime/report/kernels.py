@@ -65,6 +65,9 @@ class KernelReport:
     """Barriers in its text."""
     waits: int | None
     """Instructions that wait for memory."""
+    assembly_differs_in: tuple[str, ...]
+    """Figures in which the assembly that was counted differs from the code object: then the counts are close, not
+    exact."""
 
     @property
     def uses_matrix_units(self) -> bool | None:
@@ -147,4 +150,5 @@ def _report(key: str, values: Mapping[str, Any], kernel: Kernel | None, gfx: str
         f64=values.get("f64"),
         barriers=values.get("barriers"),
         waits=values.get("waits"),
+        assembly_differs_in=tuple(values.get("assembly_differs_in", ())),
     )
