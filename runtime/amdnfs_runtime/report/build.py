@@ -20,10 +20,7 @@ from amdnfs_runtime.report.roofline import Work, floor_of
 
 DEFAULT_CONTEXT_TOKENS = 2048
 """Context that costs are for if none is named, in tokens; less if the model takes less."""
-_NO_KERNEL_FIGURES = (
-    "instructions, registers, LDS, scratch memory, spills, waves and load widths exist for hip programs only; the "
-    "share of matrix instructions is not known"
-)
+_NO_KERNEL_FIGURES = "registers, LDS, scratch memory, spills, waves and load widths exist for hip programs only"
 
 
 def make_report(
@@ -89,6 +86,8 @@ def _target(bundle: Path, manifest: Manifest, name: str, product: Product | None
     products = products_of(name) if product is None else (product,) if _runs(product, name) else ()
     entries = tuple(_entry(manifest, point, facts, kernels, products, context) for point in entry.entry_points)
     missing = [] if entry.gfx else [f"{name}: {_NO_KERNEL_FIGURES}"]
+    if any(item.matrix_share is None for item in entries):
+        missing.append(f"{name}: the share of FLOPs on matrix units is not known")
     if not products and TARGETS[name].kind is TargetKind.VULKAN:
         missing.append(f"{name}: no floors, because its program runs on many products; name one with --product")
     elif not products:

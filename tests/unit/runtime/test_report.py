@@ -143,12 +143,13 @@ def test_a_cpu_program_says_which_figures_it_does_not_have(tmp_path: Path) -> No
     assert (entry_of(report).matrix_share, entry_of(report).floors) == (None, ())
     assert entry_of(report).flops == 2 * 65536 + 2 * 64 * 16
     assert "registers, LDS, scratch memory, spills, waves and load widths exist for hip" in target.missing[0]
-    assert target.missing[1] == "cpu: no floors, because the peaks of its processors are not listed"
+    assert target.missing[1] == "cpu: the share of FLOPs on matrix units is not known"
+    assert target.missing[2] == "cpu: no floors, because the peaks of its processors are not listed"
 
 
 def test_a_vulkan_program_takes_the_product_that_is_named(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "b", target="vulkan", kind="vulkan")
-    assert "name one with --product" in make_report(bundle).targets[0].missing[1]
+    assert "name one with --product" in make_report(bundle).targets[0].missing[2]
     named = make_report(bundle, product=get_product("strix-halo"))
     assert [floor.product for floor in entry_of(named).floors] == ["radeon-8060s"]
 
