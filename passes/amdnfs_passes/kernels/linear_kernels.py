@@ -108,7 +108,10 @@ def _candidates(shape: LinearShape, target: KernelTarget) -> list[Tiling]:
     rows = min(128, max(16, 1 << (shape.num_rows - 1).bit_length()))
     tilings = []
     while rows >= 16:
-        level = [_tiling(rows, *rest) for rest in _BY_ROWS[_kind(target)][rows] if rest[1] <= max(64, shape.depth)]
+        table = _BY_ROWS[_kind(target)][rows]
+        if shape.layout is not None:
+            table = _QUANTIZED.get((_kind(target), rows), table)
+        level = [_tiling(rows, *rest) for rest in table if rest[1] <= max(64, shape.depth)]
         enough = _ENOUGH * target.num_compute_units
         filling = [item for item in level if _num_workgroups(shape, item) >= enough]
         tilings += filling
@@ -117,11 +120,15 @@ def _candidates(shape: LinearShape, target: KernelTarget) -> list[Tiling]:
             rest = [item for item in level if item not in filling]
             tilings += sorted(rest, key=lambda item: -_num_workgroups(shape, item))
         rows //= 2
-    if shape.layout is not None and shape.layout.grouping is Grouping.GROUP:
-        # A step of the contraction stays in one group, so that it has one scale.
+    if shape.layout is not None and shape.layout.group_size > _LEAST_STEP and target.backend == "hip":
+        # A step of the contraction stays in one group, so that its scale is applied exactly.
         size = shape.layout.group_size
         tilings = [_with_depths(item, min(size, dict(item.sizes)["DEPTHS"])) for item in tilings]
     return list(dict.fromkeys(tilings))
+
+
+_LEAST_STEP = 32
+"""Groups up to this size are taken several at a time: fewer int4 than that are no load of 16 bytes."""
 
 
 def _with_depths(tiling: Tiling, depths: int) -> Tiling:
@@ -174,3 +181,10 @@ _BY_ROWS: dict[str, dict[int, Sequence[_Row]]] = {
         16: [(128, 128, 8, 3), (64, 128, 8, 4), (32, 128, 8, 4), (16, 512, 2, 4), (16, 128, 4, 4), (16, 64, 4, 2)],
     },
 }
+
+_QUANTIZED: dict[tuple[str, int], Sequence[_Row]] = {
+    # H200, int8 and int4 in groups of 128: long steps, up to 1.7 times faster than those of f16.
+    ("cuda", 16): [(64, 128, 8, 3), (32, 512, 4, 3), (16, 512, 2, 4), (16, 256, 2, 4), (16, 128, 4, 2)],
+    ("cuda", 128): [(64, 128, 4, 2), (64, 64, 4, 3), (128, 128, 8, 3), (64, 64, 4, 2)],
+}
+"""Tables of quantised weights, by target and rows of a tile; without one those above."""

@@ -5,8 +5,9 @@
     residual [rows, columns_0] or None
     out_i    [rows, columns_i]
 
-Quantised weights (`BITS` below 16) are read at their stored width and widened in registers, exactly; the scale of a
-group is applied to the f32 sum of that group, so nothing is rounded on the way. Their layout is `QuantizedLayout`'s:
+Quantised weights (`BITS` below 16) are read at their stored width and widened in registers. A step of the contraction
+inside one group applies its scale to the f32 sum, exactly; a step over several groups rounds each scaled weight to the
+type of x, and reads more of a row at once. Their layout is `QuantizedLayout`'s:
 
     weights  [columns_i, depth * BITS / 8]      of two int4 in a byte the lower one comes first
     scales   [columns_i, groups], or [1, 1]     zeros the same in int8, or None
@@ -150,6 +151,8 @@ def linear(
             squares += tl.sum(wide * wide, 1)
         factor = tl.rsqrt(squares / DEPTH + EPS)[:, None]
     SCALES_ROW: tl.constexpr = 0 if IS_TENSOR_SCALE else GROUPS
+    GROUP_SIZE: tl.constexpr = DEPTH // GROUPS if GROUPS > 1 else 1 << 30
+    GROUPS_HERE: tl.constexpr = DEPTHS // GROUP_SIZE
     for step in range(0, (DEPTH + DEPTHS - 1) // DEPTHS):
         k = step * DEPTHS
         x_mask = is_row[:, None]
@@ -171,8 +174,25 @@ def linear(
             total = tl.dot(a, tl.trans(b), total)
             if GATE != "":
                 total1 = tl.dot(a, tl.trans(u), total1)
+        elif DEPTHS > GROUP_SIZE:
+            group = step * GROUPS_HERE + tl.arange(0, GROUPS_HERE)
+            spot = column[:, None] * SCALES_ROW + group[None, :]
+            is_group = is_column[:, None] & (group < GROUPS)[None, :]
+            b = widen(b, a.dtype, BITS).reshape(COLUMNS, GROUPS_HERE, GROUP_SIZE)
+            if zeros0 is not None:
+                b = b - tl.load(zeros + spot, mask=is_group, other=0).to(a.dtype)[:, :, None]
+            scale = tl.load(scales + spot, mask=is_group, other=0.0).to(a.dtype)
+            b = (b * scale[:, :, None]).reshape(COLUMNS, DEPTHS)
+            total = tl.dot(a, tl.trans(b), total)
+            if GATE != "":
+                u = widen(u, a.dtype, BITS).reshape(COLUMNS, GROUPS_HERE, GROUP_SIZE)
+                if zeros0 is not None:
+                    u = u - tl.load(zeros1 + spot, mask=is_group, other=0).to(a.dtype)[:, :, None]
+                scale1 = tl.load(scales1 + spot, mask=is_group, other=0.0).to(a.dtype)
+                u = (u * scale1[:, :, None]).reshape(COLUMNS, DEPTHS)
+                total1 = tl.dot(a, tl.trans(u), total1)
         else:
-            group = column * SCALES_ROW + k // (DEPTH // GROUPS)
+            group = column * SCALES_ROW + k // GROUP_SIZE
             b = widen(b, a.dtype, BITS)
             if zeros0 is not None:
                 b = b - tl.load(zeros + group, mask=is_column, other=0).to(a.dtype)[:, None]
