@@ -24,6 +24,8 @@ class Twin:
     """Configuration beyond the common sizes; None removes a common one."""
     note: str = ""
     """What it shows."""
+    has_own_attention: bool = False
+    """Whether its code bypasses transformers' attention interface, so that `fuse-attention` must recognise it."""
 
 
 _COMMON: dict[str, Any] = {
@@ -46,6 +48,14 @@ _GPT2 = {
     "n_layer": 2,
     "n_head": 4,
     "n_positions": 128,
+}
+_OWN_HEADS = dict.fromkeys(("intermediate_size", "num_key_value_heads", "head_dim"))
+_BLOOM = {
+    **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "max_position_embeddings")),
+    **_OWN_HEADS,
+    "n_layer": 2,
+    "n_head": 4,
+    "seq_length": 128,
 }
 _LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -123,6 +133,49 @@ TWINS: dict[str, Twin] = {
         },
     ),
     "gpt_bigcode": Twin(model_type="gpt_bigcode", changes={**_GPT2, "multi_query": True}, note="one KV head"),
+    "bloom": Twin(model_type="bloom", changes=_BLOOM, has_own_attention=True, note="ALiBi"),
+    "mpt": Twin(
+        model_type="mpt",
+        changes={
+            **dict.fromkeys(("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings")),
+            **_OWN_HEADS,
+            "d_model": 64,
+            "n_heads": 4,
+            "n_layers": 2,
+            "max_seq_len": 128,
+        },
+        has_own_attention=True,
+        note="ALiBi to the last key, boolean mask",
+    ),
+    "falcon": Twin(model_type="falcon", changes=_OWN_HEADS, has_own_attention=True, note="one KV head"),
+    "falcon-40b": Twin(
+        model_type="falcon",
+        changes={**_OWN_HEADS, "new_decoder_architecture": True, "num_kv_heads": 2},
+        has_own_attention=True,
+        note="two norms, shared keys stored for each head",
+    ),
+    "gptj": Twin(
+        model_type="gptj", changes={**_GPT2, "rotary_dim": 8}, has_own_attention=True, note="interleaved partial rotary"
+    ),
+    "codegen": Twin(
+        model_type="codegen", changes={**_GPT2, "rotary_dim": 8}, has_own_attention=True, note="mask before the scale"
+    ),
+    "gpt_neox_japanese": Twin(
+        model_type="gpt_neox_japanese", changes=_OWN_HEADS, has_own_attention=True, note="scores from baddbmm"
+    ),
+    "xglm": Twin(
+        model_type="xglm",
+        changes={
+            **dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")),
+            **_OWN_HEADS,
+            "d_model": 64,
+            "ffn_dim": 96,
+            "num_layers": 2,
+            "attention_heads": 4,
+        },
+        has_own_attention=True,
+        note="scaled queries, clamped scores",
+    ),
 }
 """By name; several twins may show one family."""
 

@@ -3,6 +3,9 @@
 transformers calls the attention function that is named in the model's configuration. Ours hands every call to the
 *active session*: a `Discovery` that only takes notes (shapes, windows), or a `PagedCall` that emits the custom ops.
 The session is held here, not passed as keyword arguments, because some models do not pass unknown arguments on.
+
+Models with attention code of their own are not served here but in `cached_attention`, whose sessions take part in the
+mask function only.
 """
 
 from __future__ import annotations
@@ -37,7 +40,25 @@ class LayerCache:
     """Sliding window in tokens, the token itself included; 0 means that all earlier tokens are seen."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MaskRequest:
+    """What a model asks the mask function for."""
+
+    batch: int
+    """Number of requests."""
+    tokens: int
+    """Number of query tokens."""
+    dtype: torch.dtype
+    """Type that an additive mask must have."""
+    function: Callable[..., torch.Tensor]
+    """The model's mask: of the indices of request, head, query position and key position, whether the key is seen."""
+    local_size: int | None
+    """What the model says of its sliding window, in tokens."""
+
+
 class _Session(Protocol):
+    def mask(self, request: MaskRequest) -> object: ...
+
     def attend(
         self,
         layer: int,
@@ -61,6 +82,10 @@ class Discovery:
     """Notes each layer's cache while the model runs on the meta device."""
 
     caches: dict[int, LayerCache] = field(default_factory=dict)
+
+    def mask(self, request: MaskRequest) -> object:
+        """Remembers the window until `attend` is called with it."""
+        return _Mask(window=_window_of(request.function, request.local_size))
 
     def attend(
         self,
@@ -102,6 +127,10 @@ class PagedCall:
     """`[batch]` int64."""
     num_valid: torch.Tensor
     """`[batch]` int64."""
+
+    def mask(self, request: MaskRequest) -> object:
+        """No mask: the window is known from discovery."""
+        return None
 
     def attend(
         self,
@@ -161,10 +190,18 @@ def _attention(
     return _active[-1].attend(layer, query, key, value, attention_mask, options), None
 
 
-def _mask(*, mask_function: Callable[..., torch.Tensor], local_size: int | None = None, **options: Any) -> _Mask | None:
-    if isinstance(_active[-1], PagedCall):
-        return None
-    return _Mask(window=_window_of(mask_function, local_size))
+def _mask(
+    *,
+    mask_function: Callable[..., torch.Tensor],
+    batch_size: int,
+    q_length: int,
+    dtype: torch.dtype = torch.float32,
+    local_size: int | None = None,
+    **options: Any,
+) -> object:
+    return _active[-1].mask(
+        MaskRequest(batch=batch_size, tokens=q_length, dtype=dtype, function=mask_function, local_size=local_size)
+    )
 
 
 def _window_of(mask_function: Callable[..., torch.Tensor], local_size: int | None) -> int:

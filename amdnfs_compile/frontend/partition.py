@@ -4,6 +4,10 @@ torch records for every node which module it came from. Nodes of `model.layers.<
 is the head (embedding, rotary tables); the rest is the tail (final norm, output projection, sampling). Two layers are
 alike when their nodes, read in order with inputs numbered by first use, give the same text.
 
+What follows from the positions of a call alone and has a dynamic size (masks, position biases), or is no tensor
+(sizes), or follows from nothing, is computed anew in every piece that reads it: no size crosses from piece to piece,
+and a piece shows by itself what its mask is.
+
     source of an input      "param"  name of a parameter          "pool"   index of a layer's pool
                             "head"   result index of the head     "layer"  (layer, result index)
                             "input"  name of an entry argument
@@ -23,6 +27,7 @@ from torch import fx
 HEAD = -1
 TAIL = 1 << 30
 _IGNORED = "_assert_tensor_metadata"
+_POSITIONS = ("start", "num_valid", "table")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,6 +103,7 @@ def partition_step(
     cut = _Cutter(program=program, layer_path=pattern, strip_prefix="model.")
     _read_placeholders(cut, persistent)
     _assign_stages(cut)
+    _localise(cut)
     stages = [HEAD, *range(num_layers), TAIL]
     outputs = list(next(node for node in program.graph.nodes if node.op == "output").args[0])
     pools, tail_outputs = outputs[-num_layers:], outputs[:-num_layers]
@@ -162,6 +168,65 @@ def _assign_stages(cut: _Cutter) -> None:
             not in_layer and not feeds_layer and all(user == TAIL for user in users)
         ):
             cut.stage[node] = TAIL
+
+
+def _localise(cut: _Cutter) -> None:
+    """Copies values of positions into each piece that reads them, in the order in which it does.
+
+    The piece that computed them first gets copies, too: else it would not look like the others.
+    """
+    graph = cut.program.graph
+    depends = _input_dependence(cut)
+    nodes = [node for node in graph.nodes if node in cut.stage and _IGNORED not in str(node.target)]
+    local = {node for node in nodes if _is_local(node, depends[node])}
+    copies: dict[tuple[fx.Node, int], fx.Node] = {}
+    origins: dict[fx.Node, fx.Node] = {}
+
+    def copy_into(node: fx.Node, stage: int) -> fx.Node:
+        node = origins.get(node, node)
+        if node not in cut.stage:
+            return node
+        if (node, stage) not in copies:
+            arguments = {argument: copy_into(argument, stage) for argument in node.all_input_nodes}
+            copies[node, stage] = graph.node_copy(node, lambda old: arguments[old])
+            origins[copies[node, stage]] = node
+        return copies[node, stage]
+
+    for node in nodes:
+        if node in local:
+            continue
+        for argument in node.all_input_nodes:
+            if argument in local:
+                with graph.inserting_before(node):
+                    node.replace_input_with(argument, copy_into(argument, cut.stage[node]))
+    cut.stage.update({copy: stage for (_, stage), copy in copies.items()})
+    for node in reversed(graph.nodes):
+        if node in local and all(_IGNORED in str(user.target) for user in node.users):
+            for user in list(node.users):
+                graph.erase_node(user)
+            graph.erase_node(node)
+
+
+def _is_local(node: fx.Node, depends: set[str] | None) -> bool:
+    value = node.meta.get("val")
+    is_static = isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape)
+    return depends is not None and not (is_static and depends)
+
+
+def _input_dependence(cut: _Cutter) -> dict[fx.Node, set[str] | None]:
+    """For each node the arguments of the call that it follows from; None if tokens, weights or pools are among them."""
+    depends: dict[fx.Node, set[str] | None] = {}
+    for node in cut.program.graph.nodes:
+        if node.op == "placeholder":
+            source = cut.source.get(node)
+            if source is None:
+                depends[node] = set()
+            else:
+                depends[node] = {source.name} if source.kind == "input" and source.name in _POSITIONS else None
+            continue
+        parts = [depends[argument] for argument in node.all_input_nodes]
+        depends[node] = None if None in parts else set().union(*(part for part in parts if part is not None))
+    return depends
 
 
 def _results_of(cut: _Cutter, stage: int, wanted: list[fx.Node], pools: list[fx.Node]) -> list[fx.Node]:

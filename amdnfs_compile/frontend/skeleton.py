@@ -19,6 +19,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, apply_converters, apply_renamings
 
 from amdnfs_compile.frontend.attention import NAME, Discovery, LayerCache, session
+from amdnfs_compile.frontend.cached_attention import CacheDiscovery, use_own_attention
 
 _PRIMITIVES = (bool, int, float, str, type(None))
 
@@ -43,6 +44,8 @@ class Skeleton:
     """Other names of tied parameters, each to the first name."""
     conversions: tuple[Any, ...]
     """transformers' rules from names in checkpoints to names of parameters."""
+    has_own_attention: bool = False
+    """Whether the model's own attention code runs, over keys and values that it asks its cache for."""
 
     @property
     def num_layers(self) -> int:
@@ -60,33 +63,25 @@ def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
     """Builds the whole model on the meta device and runs it once to see every attention call.
 
     Raises:
-        ModelError: If transformers cannot build it as a causal language model, or it does not attend through
-            transformers' attention interface.
+        ModelError: If transformers cannot build it as a causal language model, or it attends neither through
+            transformers' attention interface nor over what it asks its cache for.
     """
     with torch.device("meta"):
         model = build_model(config, dtype)
     layer_prefix = _find_layers(model, config)
-    discovery = Discovery()
-    ids = torch.zeros(1, 2, dtype=torch.int64, device="meta")
-    positions = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+    count = len(list(model.get_submodule(layer_prefix).children()))
+    has_own_attention = False
     try:
-        with torch.no_grad(), session(discovery):
-            model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False)
+        found = _discover(model, config, count, Discovery())
     except ModelError as error:
-        raise ModelError(f"{config.model_type}: {error}") from error
-    except Exception as error:
-        raise ModelError(
-            f"{config.model_type}: running the model's own code on shapes failed: {_first_line(error)}; models whose "
-            "code looks at the values of tensors (state-space layers, dynamic rotary scaling) are not supported"
-        ) from error
+        use_own_attention(model)
+        try:
+            found = _discover(model, config, count, CacheDiscovery())
+        except ModelError:
+            raise error from None
+        has_own_attention = True
     layers = list(model.get_submodule(layer_prefix).children())
-    missing = sorted(set(range(len(layers))) - set(discovery.caches))
-    if missing:
-        raise ModelError(
-            f"{config.model_type}: layers {missing[:8]} do not call transformers' attention interface "
-            "(linear attention, state-space layers and models with their own attention code are not supported)"
-        )
-    caches = tuple(discovery.caches[index] for index in range(len(layers)))
+    caches = tuple(found[index] for index in range(count))
     return Skeleton(
         config=config,
         dtype=dtype,
@@ -96,12 +91,50 @@ def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
         parameters={name: (tuple(value.shape), value.dtype) for name, value in model.state_dict().items()},
         ties=_ties(model),
         conversions=tuple(get_model_conversion_mapping(model)),
+        has_own_attention=has_own_attention,
     )
+
+
+def _discover(
+    model: torch.nn.Module, config: Any, num_layers: int, discovery: Discovery | CacheDiscovery
+) -> dict[int, LayerCache]:
+    """Runs the model on shapes.
+
+    Returns:
+        The cache of each layer.
+
+    Raises:
+        ModelError: If the model does not run, or a layer reaches no attention of ours.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.int64, device="meta")
+    options: dict[str, Any] = {"attention_mask": torch.ones_like(ids), "use_cache": False}
+    if isinstance(discovery, CacheDiscovery):
+        options = {"past_key_values": discovery, "use_cache": True}
+    try:
+        with torch.no_grad(), session(discovery):
+            model(input_ids=ids, position_ids=torch.zeros_like(ids), **options)
+    except ModelError as error:
+        raise ModelError(f"{config.model_type}: {error}") from error
+    except Exception as error:
+        raise ModelError(
+            f"{config.model_type}: running the model's own code on shapes failed: {_first_line(error)}; models whose "
+            "code looks at the values of tensors (state-space layers, dynamic rotary scaling) are not supported"
+        ) from error
+    missing = sorted(set(range(num_layers)) - set(discovery.caches))
+    if missing:
+        raise ModelError(
+            f"{config.model_type}: layers {missing[:8]} do not call transformers' attention interface, nor do they ask "
+            "their cache for keys and values (linear attention and state-space layers are not supported)"
+        )
+    return discovery.caches
 
 
 def build_prefix(skeleton: Skeleton, num_layers: int) -> torch.nn.Module:
     """The model with its first `num_layers` layers; parameters allocated, not initialised."""
-    return build_model(_shortened(skeleton.config, skeleton.num_layers, num_layers), skeleton.dtype)
+    model = build_model(_shortened(skeleton.config, skeleton.num_layers, num_layers), skeleton.dtype)
+    if skeleton.has_own_attention:
+        use_own_attention(model)
+    return model
 
 
 def build_model(config: Any, dtype: torch.dtype) -> torch.nn.Module:
@@ -115,7 +148,8 @@ def build_model(config: Any, dtype: torch.dtype) -> torch.nn.Module:
             model = AutoModelForCausalLM.from_config(
                 copy.deepcopy(config), dtype=dtype, attn_implementation="eager", experts_implementation="batched_mm"
             )
-            model.set_attn_implementation(NAME)
+            if model._can_set_attn_implementation():  # else it would only warn
+                model.set_attn_implementation(NAME)
             model.tie_weights()  # building without initialisation leaves tied parameters apart
     except Exception as error:
         if "Unrecognized configuration class" in str(error):

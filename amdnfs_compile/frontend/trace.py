@@ -9,9 +9,13 @@ import torch
 from amdnfs_runtime.errors import ModelError
 
 from amdnfs_compile.frontend.attention import LayerCache, PagedCall, session
+from amdnfs_compile.frontend.cached_attention import CachedCall
+from amdnfs_compile.frontend.positions import check_positions, context_limit, replace_bounded_maxima
 
 _EXAMPLE_PAGES = 7
 _EXAMPLE_TABLE = 5
+_DECOMPOSITIONS = {torch.ops.aten.concat.default: torch.ops.aten.cat.default}
+"""Other names of operations, which the importer does not know."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +45,11 @@ class _Step(torch.nn.Module):
     come out.
     """
 
-    def __init__(self, model: torch.nn.Module, caches: dict[int, LayerCache]) -> None:
+    def __init__(self, model: torch.nn.Module, caches: dict[int, LayerCache], has_own_attention: bool) -> None:
         super().__init__()
         self.model = model
         self._caches = caches
+        self._has_own_attention = has_own_attention
 
     def forward(
         self,
@@ -55,24 +60,34 @@ class _Step(torch.nn.Module):
         pools: list[torch.Tensor],
     ) -> tuple[torch.Tensor, ...]:
         """See the class docstring."""
-        call = PagedCall(caches=self._caches, pools=list(pools), table=table, start=start, num_valid=num_valid)
+        call: PagedCall | CachedCall
+        if self._has_own_attention:
+            call = CachedCall(pools=list(pools), table=table, start=start, num_valid=num_valid)
+            options = {"use_cache": True, "past_key_values": call}
+        else:
+            call = PagedCall(caches=self._caches, pools=list(pools), table=table, start=start, num_valid=num_valid)
+            options = {"use_cache": False}
         num_tokens = tokens.shape[1]
         positions = start[:, None] + torch.arange(num_tokens)[None]
         # The last valid row is chosen before the output projection: a chunk costs one row of it, not `tokens` rows.
         keep = 1 if num_tokens == 1 else num_valid - 1
         with session(call):
-            output = self.model(input_ids=tokens, position_ids=positions, use_cache=False, logits_to_keep=keep)
+            output = self.model(input_ids=tokens, position_ids=positions, logits_to_keep=keep, **options)
         logits = output.logits[:, -1].float()
         return (torch.argmax(logits, -1), logits, *call.pools)
 
 
 def trace_call(
-    model: torch.nn.Module, caches: tuple[LayerCache, ...], shape: CallShape, page_tokens: int
+    model: torch.nn.Module,
+    caches: tuple[LayerCache, ...],
+    shape: CallShape,
+    page_tokens: int,
+    has_own_attention: bool = False,
 ) -> torch.export.ExportedProgram:
     """Traces `model` for one call shape; sizes are static but the pool's and the page table's.
 
     Raises:
-        ModelError: If the model's code cannot be traced.
+        ModelError: If the model's code cannot be traced, or does not take its positions from the call.
     """
     pools = [
         torch.zeros(_EXAMPLE_PAGES, 2, page_tokens, cache.kv_heads, cache.head_dim, dtype=model.dtype)
@@ -82,20 +97,32 @@ def trace_call(
         torch.zeros(shape.batch, shape.tokens, dtype=torch.int64),
         torch.zeros(shape.batch, dtype=torch.int64),
         torch.ones(shape.batch, dtype=torch.int64),
-        torch.ones(shape.batch, _EXAMPLE_TABLE, dtype=torch.int32),
+        torch.ones(shape.batch, _example_columns(model, page_tokens), dtype=torch.int32),
         pools,
     )
     dynamic = torch.export.Dim.AUTO
-    step = _Step(model, dict(enumerate(caches)))
+    step = _Step(model, dict(enumerate(caches)), has_own_attention)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(
                 step, example, dynamic_shapes=({}, {}, {}, {1: dynamic}, [{0: dynamic} for _ in pools]), strict=False
             )
-            return program.run_decompositions({})
+            program = program.run_decompositions(_DECOMPOSITIONS)
+            replace_bounded_maxima(program)
+            check_positions(program)
+            return program
     except ModelError:
         raise
     except Exception as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{shape.name}: the model's code cannot be traced: {first}") from error
+
+
+def _example_columns(model: torch.nn.Module, page_tokens: int) -> int:
+    """Width of the example's page table: some models slice a bias of the length of the context to that of the keys.
+
+    One page would be taken for a constant.
+    """
+    context = context_limit(model.config.get_text_config()) or _EXAMPLE_TABLE * page_tokens
+    return max(2, min(_EXAMPLE_TABLE, context // page_tokens))

@@ -31,6 +31,7 @@ __all__ = [
     "Attribute",
     "Block",
     "Context",
+    "DenseElementsAttr",
     "InsertionPoint",
     "Location",
     "MLIRError",

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
+from amdnfs_passes.fuse import fuse_attention
+from amdnfs_passes.fuse.attention_match import NoMatchError
 
 from amdnfs_compile import CompileOptions, compile_model
 from amdnfs_compile.verify import verify_bundle
@@ -21,6 +24,11 @@ def test_twin_equals_transformers(name: str, tmp_path: Path) -> None:
     """Prefill in one go and in chunks, decode over page borders, a batch of different lengths."""
     model = make_twin(name, tmp_path / "model")
     bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    facts = json.loads((bundle / "artifacts/cpu/facts.json").read_text())
+    rewrites = {item["name"]: item["rewrites"] for item in facts["passes"]}
+    assert bool(rewrites["fuse-attention"]) == TWINS[name].has_own_attention
+    assert rewrites["lower-paged-attention"]
+    assert not rewrites["lower-kv-gather"]
     seed = zlib.crc32(name.encode()) % 1000
     checks = verify_bundle(bundle, model, "cpu", seed=seed)
     assert len(checks) == 4
@@ -33,6 +41,38 @@ def test_small_floats_equal_transformers(dtype: str, tmp_path: Path) -> None:
     """The same in 16 bits, with the tolerance that their mantissas allow."""
     model = make_twin("llama", tmp_path / "model", {"f16": torch.float16, "bf16": torch.bfloat16}[dtype])
     bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_own_attention_in_small_floats(dtype: str, tmp_path: Path) -> None:
+    """Scores that the model casts up and weights that it casts down; ALiBi that it rounds and we do not."""
+    model = make_twin("bloom", tmp_path / "model", {"f16": torch.float16, "bf16": torch.bfloat16}[dtype])
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
+
+
+@pytest.mark.parametrize("name", ["bloom", "mpt"])
+def test_alibi_with_heads_that_are_no_power_of_two(name: str, tmp_path: Path) -> None:
+    """The slopes of such models are joined from two series."""
+    sizes = {"bloom": {"hidden_size": 48, "n_head": 6}, "mpt": {"d_model": 48, "n_heads": 6}}[name]
+    model = make_twin(name, tmp_path / "model", **sizes)
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
+
+
+def test_attention_that_is_not_recognised_is_right_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model's own products and softmax over gathered pages; the facts say which precondition failed."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise NoMatchError("no reason but this test")
+
+    monkeypatch.setattr(fuse_attention, "read_scores", refuse)
+    model = make_twin("gptj", tmp_path / "model")
+    bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
+    facts = json.loads((bundle / "artifacts/cpu/facts.json").read_text())
+    refusals = [(item["pass"], item["reason"]) for item in facts["refusals"]]
+    assert refusals == [("fuse-attention", "no reason but this test")] * 2
     assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
 
 

@@ -73,6 +73,7 @@ class PagedAttention:
 
     @property
     def function_name(self) -> str:
+        """The function that every attention of this kind calls."""
         parts = [
             f"b{self.batch}.h{self.heads}.t{self.tokens}.kv{self.kv_heads}.d{self.head_dim}.p{self.page_tokens}",
             self.element,
@@ -111,6 +112,7 @@ class LowerPagedAttentionPass(ModulePass):
 
 
 def match_paged_attention(op: Operation) -> PagedAttention | str:
+    """The facts of an `amdnfs.paged_attention`, or why it cannot be lowered."""
     query, pool = tensor_type(op.operands[0]), tensor_type(op.operands[1])
     scale, window, softcap = (
         constant_float(op.operands[7]),
