@@ -78,9 +78,6 @@ class DispatchPagedAttentionPass(ModulePass):
             if attention.has_slopes:
                 self.refuse(refusals, op, "the kernel takes no slopes (ALiBi)")
                 continue
-            if attention.has_slopes:
-                self.refuse(refusals, op, "linear biases (ALiBi) have no kernel")
-                continue
             if not has_triton():
                 self.refuse(refusals, op, "the compiler's extra amdnfs[triton] is not installed")
                 continue
@@ -120,7 +117,7 @@ def _function_text(a: PagedAttention, target: KernelTarget) -> str:
         built.attention, operation="paged_attention", reads=len(tensors), writes=len(outs), constants=2
     )
     name = "%part" if built.combine is None else "%part:2"
-    body = dispatch_text(name, built.attention, built.grid, [*tensors, *constants], outs, _cost(a))
+    body = dispatch_text(name, built.attention, built.grid, [*tensors, *constants], outs, _cost(a, built.num_splits))
     if built.combine is not None:
         parts = [("%part#0", outs[0]), ("%part#1", outs[1]), *sinks]
         text += executable_text(built.combine, operation="combine_splits", reads=len(parts), writes=1, constants=1)
@@ -144,12 +141,14 @@ func.func private @"{a.function_name}"(%query: {query}, %pool: {pool}, %table: t
 """
 
 
-def _cost(a: PagedAttention) -> Cost:
-    element_bytes = 2
+def _cost(a: PagedAttention, num_splits: int) -> Cost:
+    element_bytes, part_bytes = 2, 4
+    rows = a.batch * a.heads * a.tokens
+    results = rows * a.head_dim * element_bytes
+    if num_splits > 1:
+        # A sum, a maximum and a sum of weights of every split.
+        results = rows * num_splits * (a.head_dim + 2) * part_bytes
     return Cost(
-        flops=(0, 4 * a.batch * a.heads * a.tokens * a.head_dim),
-        num_bytes=(
-            2 * a.batch * a.heads * a.tokens * a.head_dim * element_bytes,
-            2 * a.batch * a.kv_heads * a.head_dim * element_bytes,
-        ),
+        flops=(0, 4 * rows * a.head_dim),
+        num_bytes=(rows * a.head_dim * element_bytes + results, 2 * a.batch * a.kv_heads * a.head_dim * element_bytes),
     )
