@@ -127,6 +127,7 @@ def make_manifest(
             architecture=plan.checkpoint.architecture,
             model_type=plan.checkpoint.config.model_type,
             dtype=plan.dtype,
+            quantization=plan.quantization,
             vocab_size=int(config.vocab_size),
             context_tokens=plan.context_tokens,
             digest=digest,

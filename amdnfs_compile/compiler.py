@@ -20,7 +20,7 @@ from amdnfs_targets.target import Target
 
 from amdnfs_compile.artifact import check_code_object, make_manifest, write_artifact
 from amdnfs_compile.frontend.checkpoint import TOKENIZER_FILES, Checkpoint
-from amdnfs_compile.frontend.huggingface import ImportedModel, Traces, import_model
+from amdnfs_compile.frontend.huggingface import Binding, ImportedModel, Traces, import_model
 from amdnfs_compile.identity import compile_key, key_of, model_digest
 from amdnfs_compile.locks import locked_output
 from amdnfs_compile.lower import lower_module
@@ -133,8 +133,7 @@ def _fill(
     imported = _import_all(plan, todo, report)
     if not keep_shared:
         bindings = next(iter(imported.values())).bindings
-        report("weights", "linking or copying into the bundle")
-        place_weights(plan.checkpoint, bindings, folder / "weights")
+        _place_weights(plan, bindings, folder / "weights", report)
         _copy_tokenizer(plan.checkpoint, folder / "tokenizer")
 
     processes = CompilerProcesses()
@@ -178,12 +177,12 @@ def _import_all(plan: CompilePlan, todo: Sequence[Target], report: Progress) -> 
     traces: Traces = {}
     result = {}
     for target in todo:
-        shapes = plan.shapes(target)
-        key = (shapes, build_pipeline(target)[0])
+        shapes, skeleton = plan.shapes(target), plan.skeleton_for(target)
+        key = (shapes, skeleton.layout, build_pipeline(target)[0])
         if key not in known:
             known[key] = import_model(
                 plan.checkpoint,
-                plan.skeleton,
+                skeleton,
                 shapes,
                 plan.options.page_tokens,
                 target,
@@ -192,6 +191,18 @@ def _import_all(plan: CompilePlan, todo: Sequence[Target], report: Progress) -> 
             )
         result[target.name] = known[key]
     return result
+
+
+def _place_weights(plan: CompilePlan, bindings: Mapping[str, Binding], folder: Path, report: Progress) -> None:
+    """Puts the weights into the bundle; tells what quantisation did."""
+    quantized = plan.quantized_weights()
+    if quantized is None:
+        report("weights", "linking or copying into the bundle")
+        place_weights(plan.checkpoint, bindings, folder)
+        return
+    report("weights", f"quantising {len(quantized.linears)} weights to {quantized.layout.spelling}")
+    place_weights(plan.checkpoint, bindings, folder, quantized)
+    report("weights", quantized.summary())
 
 
 def _existing(final: Path, digest: str) -> Manifest | None:
@@ -203,8 +214,8 @@ def _existing(final: Path, digest: str) -> Manifest | None:
         raise ArtifactError(f"{error}\n  remove {final} first, or choose another place with -o") from error
     if manifest.model.digest != digest:
         raise UsageError(
-            f"{final} holds another model or other options ({manifest.model.name}, {manifest.model.dtype}, pages of "
-            f"{manifest.page_tokens} tokens); remove it, or choose another place with -o"
+            f"{final} holds another model or other options ({manifest.model.name}, {manifest.model.dtype}, "
+            f"quantisation {manifest.model.quantization}, pages of {manifest.page_tokens} tokens); remove it, or choose another place with -o"
         )
     return manifest
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from amdnfs_runtime.errors import UsageError
 
+from amdnfs_compile.quantize.scheme import GroupSize, Quantize, Scheme
+
 
 class Dtype(StrEnum):
     """Storage type of weights, activations and cache."""
@@ -23,6 +25,12 @@ class CompileOptions:
 
     dtype: Dtype = Dtype.AUTO
     """Storage type; `auto` takes the configuration's, else that of most weights."""
+    quantize: Quantize = Quantize.NONE
+    """How the weights of the decoder layers are stored; see `amdnfs_compile.quantize.scheme`."""
+    group_size: GroupSize = GroupSize.AUTO
+    """Which elements of a quantised weight share a scale; `auto` takes the default of `quantize`."""
+    zero_points: bool = False
+    """Whether quantised weights have zero points."""
     page_tokens: int = 16
     """Tokens of a KV page: 16, 32 or 64."""
     prefill_chunks: tuple[int, ...] = (16, 128)
@@ -45,6 +53,10 @@ class CompileOptions:
         Raises:
             UsageError: Naming the field, its value and what is allowed.
         """
+        if self.quantize is Quantize.NONE and (self.group_size is not GroupSize.AUTO or self.zero_points):
+            name = "zero_points" if self.zero_points else f"group_size={self.group_size}"
+            raise UsageError(f"{name}: there is nothing to quantise; add quantize, e.g. --quantize int4")
+        _ = self.scheme
         if self.page_tokens not in (16, 32, 64):
             raise UsageError(f"page_tokens={self.page_tokens}: allowed are 16, 32 and 64")
         for name, sizes, least, most in (
@@ -57,3 +69,14 @@ class CompileOptions:
             raise UsageError(f"context_tokens={self.context_tokens}: must be at least 1")
         if self.jobs < 1:
             raise UsageError(f"jobs={self.jobs}: must be at least 1")
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """How weights are quantised; None if they are not.
+
+        Raises:
+            UsageError: If the options do not go together.
+        """
+        if self.quantize is Quantize.NONE:
+            return None
+        return Scheme(quantize=self.quantize, group_size=self.group_size, zero_points=self.zero_points)

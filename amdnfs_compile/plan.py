@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amdnfs_passes.kernels.provider import TRITON_VERSION, has_triton
+from amdnfs_passes.quantize.layout import QuantizedLayout, ScaleType
 from amdnfs_runtime.errors import ModelError, UsageError
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
 from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
@@ -18,6 +19,8 @@ from amdnfs_compile.frontend.skeleton import Skeleton
 from amdnfs_compile.frontend.trace import CallShape
 from amdnfs_compile.options import CompileOptions, Dtype
 from amdnfs_compile.pipeline import takes_kernels
+from amdnfs_compile.quantize.archive import QuantizedWeights
+from amdnfs_compile.quantize.linears import require_divisible
 
 _LEAST_CONTEXT = 2
 _DTYPE_OF_CONFIG = {"torch.float32": "f32", "torch.float16": "f16", "torch.bfloat16": "bf16"}
@@ -39,6 +42,33 @@ class CompilePlan:
     """Longest prompt plus text."""
     options: CompileOptions
     """As given."""
+
+    @property
+    def layout(self) -> QuantizedLayout | None:
+        """How quantised weights are stored, fp8 in the OCP flavour; None if there are none."""
+        scheme = self.options.scheme
+        return None if scheme is None else scheme.layout(ScaleType(self.dtype))
+
+    @property
+    def quantization(self) -> str:
+        """The layout as text, or `none`."""
+        return "none" if self.layout is None else self.layout.spelling
+
+    def skeleton_for(self, target: Target) -> Skeleton:
+        """The model's layers as a program for `target` reads them."""
+        scheme = self.options.scheme
+        if scheme is None:
+            return self.skeleton
+        return self.skeleton.quantized(scheme.layout_for(target, ScaleType(self.dtype)))
+
+    def quantized_weights(self) -> QuantizedWeights | None:
+        """What is to be quantised; None if nothing is."""
+        if self.layout is None:
+            return None
+        bindings = bind_parameters(self.checkpoint, self.skeleton)
+        linears = self.skeleton.linears
+        tensors = {path: bindings[f"{path}.weight"].tensor for path in linears}
+        return QuantizedWeights(layout=self.layout, linears=linears, tensors=tensors)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -104,6 +134,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
             )
     skeleton = inspect_checkpoint(checkpoint, dtype)
     bind_parameters(checkpoint, skeleton)  # likewise
+    _check_quantization(skeleton, resolved, dtype, options)
     limit = context_limit(checkpoint.config.get_text_config())
     context = options.context_tokens or limit
     if not context:
@@ -120,6 +151,26 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
         context_tokens=context,
         options=options,
     )
+
+
+def _check_quantization(skeleton: Skeleton, targets: tuple[Target, ...], dtype: str, options: CompileOptions) -> None:
+    """Checks that the model's weights can be quantised as asked, and that every target can run it.
+
+    Raises:
+        UsageError: Naming a target that cannot.
+        ModelError: Naming a weight that cannot.
+    """
+    scheme = options.scheme
+    if scheme is None:
+        return
+    for target in targets:
+        scheme.require_target(target)
+    if not skeleton.linears:
+        raise ModelError(
+            f"{skeleton.config.model_type}: there is no linear layer in the decoder layers that could be quantised; "
+            "use --quantize none"
+        )
+    require_divisible(skeleton.linears, scheme.layout(ScaleType(dtype)))
 
 
 def _refuse_rope(checkpoint: Checkpoint) -> None:

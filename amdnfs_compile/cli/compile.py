@@ -13,6 +13,7 @@ from amdnfs_runtime.errors import UsageError
 
 from amdnfs_compile.cli.show import describe_bundle
 from amdnfs_compile.options import CompileOptions, Dtype
+from amdnfs_compile.quantize.scheme import GroupSize, Quantize
 
 _DEFAULTS = CompileOptions()
 
@@ -61,11 +62,19 @@ def _joined(values: tuple[int, ...]) -> str:
 @click.option("--context", "context_tokens", type=int, help="Longest prompt plus text [default: the model's limit].")
 @click.option(
     "--quantize",
-    type=click.Choice(["none", "int8", "int4", "fp8"]),
-    default="none",
+    type=click.Choice([str(item) for item in Quantize]),
+    default=str(_DEFAULTS.quantize),
     show_default=True,
-    help="Only none in this version.",
+    help="Storage of the weights of the decoder layers.",
 )
+@click.option(
+    "--group-size",
+    type=click.Choice([str(item) for item in GroupSize]),
+    default=str(_DEFAULTS.group_size),
+    show_default=True,
+    help="Elements of a quantised weight that share a scale [auto: 128 for int4, else channel].",
+)
+@click.option("--zero-points", is_flag=True, help="Quantise int4 and int8 with zero points.")
 @click.option("--revision", metavar="REV", help="Branch, tag or commit of a hub id.")
 @click.option("--offline", is_flag=True, help="Use only the hub's local cache.")
 @click.option("--jobs", type=int, default=_DEFAULTS.jobs, show_default=True, help="Targets compiled at the same time.")
@@ -81,6 +90,7 @@ def compile_command(
     dry_run: bool,
     as_json: bool,
     dtype: str,
+    group_size: str,
     **choices: Any,
 ) -> None:
     """Compile MODEL (a folder or a hub id) into a bundle for one or more targets.
@@ -89,9 +99,9 @@ def compile_command(
     """
     if not targets:
         raise UsageError("no target given; name at least one, e.g. --target gfx942 (amdnfs targets lists them)")
-    if quantize != "none":
-        raise UsageError(f"--quantize {quantize}: quantisation is not available in this version; use --quantize none")
-    options = CompileOptions(dtype=Dtype(dtype), **choices)
+    options = CompileOptions(
+        dtype=Dtype(dtype), quantize=Quantize(quantize), group_size=GroupSize(group_size), **choices
+    )
     from amdnfs_compile import compiler, identity
     from amdnfs_compile.plan import plan_compile
 
@@ -148,6 +158,7 @@ def _print_plan(plan: Any, keys: dict[str, str] | None) -> None:
         "model": plan.checkpoint.name,
         "model_type": plan.checkpoint.config.model_type,
         "dtype": plan.dtype,
+        "quantization": plan.quantization,
         "context_tokens": plan.context_tokens,
         "layers": plan.skeleton.num_layers,
         "kinds_of_layers": kinds,
@@ -161,6 +172,12 @@ def _print_plan(plan: Any, keys: dict[str, str] | None) -> None:
         f"{values['model']}: {values['model_type']}, {plan.skeleton.num_layers} layers of {kinds} kind(s), "
         f"{plan.dtype}, {plan.checkpoint.num_bytes / 1e6:.1f} MB of weights, context {plan.context_tokens} tokens"
     )
+    quantized = plan.quantized_weights()
+    if quantized is not None:
+        click.echo(
+            f"  {len(quantized.linears)} weights of the decoder layers become {plan.options.scheme.describe()}: "
+            f"{quantized.num_bytes / 1e6:.1f} MB; everything else stays {plan.dtype}"
+        )
     for name, entries in rows.items():
         click.echo(f"  {name}: {', '.join(entries)}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def verify_command(
             {
                 "name": c.name,
                 "error": c.error,
-                "tolerance": c.tolerance,
+                "tolerance": c.tolerance if math.isfinite(c.tolerance) else None,
                 "same_argmax": c.same_argmax,
                 "right": c.is_right,
             }
@@ -51,6 +52,9 @@ def verify_command(
     else:
         click.echo(f"{values['files']} files agree with their digests")
         for row in values["checks"]:
+            if row["tolerance"] is None:
+                click.echo(f"  {row['name']}: {row['error']:.1e}, same first choice in {row['same_argmax']:.1%}")
+                continue
             verdict = "right" if row["right"] else "WRONG"
             click.echo(f"  {row['name']:<28} error {row['error']:.1e} of {row['tolerance']:.0e} allowed: {verdict}")
         if against is None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from amdnfs_passes.base import PassResult
 from amdnfs_passes.ir import Context, Module
+from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_runtime.errors import ModelError
 from amdnfs_targets.target import Target
 
@@ -70,15 +71,15 @@ class TracedModel:
     bytecode: bytes
     """Torch dialect, all entry points."""
     bindings: Mapping[str, Binding]
-    """Tensors that the program reads, by parameter name."""
+    """Tensors that the program reads as they are or converted, by parameter name; not those of quantised weights."""
     num_traced_layers: int
     """How many layers were traced."""
     num_distinct_layers: int
     """How many kinds of layers the program has, over all entry points."""
 
 
-Traces = dict[tuple[CallShape, ...], TracedModel]
-"""Traces of one model by entry points."""
+Traces = dict[tuple[QuantizedLayout | None, tuple[CallShape, ...]], TracedModel]
+"""Traces of one model by the layout of its weights and the entry points."""
 
 
 def import_model(
@@ -105,7 +106,7 @@ def import_model(
         ModelError: If the model or its checkpoint cannot be imported.
         PassFailed: If a pass refuses the program.
     """
-    key = tuple(shapes)
+    key = (skeleton.layout, tuple(shapes))
     if key not in traces:
         traces[key] = _trace_model(checkpoint, skeleton, shapes, page_tokens, progress)
     traced = traces[key]
@@ -117,7 +118,7 @@ def import_model(
         bytecode=_bytecode(module),
         bindings=traced.bindings,
         caches=skeleton.caches,
-        shapes=key,
+        shapes=tuple(shapes),
         passes=tuple(passes),
         num_traced_layers=traced.num_traced_layers,
         num_distinct_layers=traced.num_distinct_layers,
@@ -143,13 +144,14 @@ def _trace_model(
     writer = ProgramWriter(
         layer_prefix=skeleton.layer_prefix,
         parameters=skeleton.parameters,
-        tensor_names={name: archive_name(checkpoint, binding) for name, binding in bindings.items()},
+        tensor_names={name: archive_name(checkpoint, binding) for name, binding in bindings.items()}
+        | {name: name for name in skeleton.quantized_parameters},
     )
     for shape, partition in traced:
         writer.add_entry(shape.name, partition, plan)
     return TracedModel(
         bytecode=_bytecode(writer.module),
-        bindings={name: bindings[name] for name in sorted(writer.used_parameters)},
+        bindings={name: bindings[name] for name in sorted(writer.used_parameters) if name in bindings},
         num_traced_layers=num_traced,
         num_distinct_layers=writer.num_functions - 2 * len(shapes),
     )
@@ -162,13 +164,14 @@ def _bytecode(module: Module) -> bytes:
 
 
 def bind_parameters(checkpoint: Checkpoint, skeleton: Skeleton) -> dict[str, Binding]:
-    """Finds the tensor of every parameter that a trace can name.
+    """Finds the tensor of every parameter that a trace can name, but of those that come from a quantised weight.
 
     Raises:
         ModelError: Naming parameters without a tensor, or a tensor of another shape or an unsupported type.
     """
     base = type_prefix(skeleton)
-    groups: dict[str, list[str]] = {name: [name] for name in skeleton.parameters if name not in skeleton.ties}
+    made = {*skeleton.ties, *skeleton.quantized_parameters}
+    groups: dict[str, list[str]] = {name: [name] for name in skeleton.parameters if name not in made}
     for alias, name in skeleton.ties.items():
         groups[name].append(alias)
     by_parameter = {

@@ -8,11 +8,13 @@ cost address space but no memory; its computed buffers (rotary frequencies) hold
 from __future__ import annotations
 
 import copy
+import dataclasses
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_runtime.errors import ModelError
 from transformers import AutoModelForCausalLM, initialization
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -20,6 +22,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, app
 
 from amdnfs_compile.frontend.attention import NAME, Discovery, LayerCache, session
 from amdnfs_compile.frontend.cached_attention import CacheDiscovery, use_own_attention
+from amdnfs_compile.quantize.linears import Linear, find_linears, replace_linears
 
 _PRIMITIVES = (bool, int, float, str, type(None))
 
@@ -46,11 +49,33 @@ class Skeleton:
     """transformers' rules from names in checkpoints to names of parameters."""
     has_own_attention: bool = False
     """Whether the model's own attention code runs, over keys and values that it asks its cache for."""
+    linears: dict[str, Linear] = field(default_factory=dict)
+    """Linear layers whose weights can be quantised, by path."""
+    layout: QuantizedLayout | None = None
+    """How their weights are stored; None as they are."""
 
     @property
     def num_layers(self) -> int:
         """Number of decoder layers."""
         return len(self.signatures)
+
+    @property
+    def quantized_parameters(self) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+        """Shape and type of each tensor of a quantised weight, by name."""
+        if self.layout is None:
+            return {}
+        return {
+            f"{path}.weight.{name}": value
+            for path, linear in self.linears.items()
+            for name, value in linear.stored(self.layout).items()
+        }
+
+    def quantized(self, layout: QuantizedLayout) -> Skeleton:
+        """The model with the weights of its linear layers stored in `layout`."""
+        weights = {f"{path}.weight" for path in self.linears}
+        kept = {name: value for name, value in self.parameters.items() if name not in weights}
+        found = dataclasses.replace(self, layout=layout)
+        return dataclasses.replace(found, parameters={**kept, **found.quantized_parameters})
 
     def parameter_name(self, tensor: str) -> str | None:
         """The parameter that a checkpoint's tensor is, by transformers' rules; None if it is only a part of one."""
@@ -82,6 +107,7 @@ def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
         has_own_attention = True
     layers = list(model.get_submodule(layer_prefix).children())
     caches = tuple(found[index] for index in range(count))
+    ties = _ties(model)
     return Skeleton(
         config=config,
         dtype=dtype,
@@ -89,9 +115,10 @@ def inspect_model(config: Any, dtype: torch.dtype) -> Skeleton:
         signatures=tuple(f"{_signature(layer)} {cache}" for layer, cache in zip(layers, caches, strict=True)),
         caches=caches,
         parameters={name: (tuple(value.shape), value.dtype) for name, value in model.state_dict().items()},
-        ties=_ties(model),
+        ties=ties,
         conversions=tuple(get_model_conversion_mapping(model)),
         has_own_attention=has_own_attention,
+        linears=find_linears(model, layer_prefix, ties),
     )
 
 
@@ -134,6 +161,8 @@ def build_prefix(skeleton: Skeleton, num_layers: int) -> torch.nn.Module:
     model = build_model(_shortened(skeleton.config, skeleton.num_layers, num_layers), skeleton.dtype)
     if skeleton.has_own_attention:
         use_own_attention(model)
+    if skeleton.layout is not None:
+        replace_linears(model, skeleton.layer_prefix, skeleton.linears, skeleton.layout)
     return model
 
 

@@ -110,6 +110,8 @@ class ModelEntry:
     """Longest prompt plus generated text."""
     digest: str
     """sha256 over configuration, weight digests and cache geometry; equal digests may share a bundle."""
+    quantization: str = "none"
+    """How the weights of the decoder layers are stored, as `amdnfs_passes.quantize.layout` spells it; or `none`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""Quantisation of a model's weights at compile time."""
