@@ -87,6 +87,7 @@ _RDNA4 = MappingProxyType({"f32": 256, "f16": 1024, "bf16": 1024, "i8": 2048, "f
 # NVIDIA, products accumulated in f32.
 _SM80 = MappingProxyType({"f32": 128, "f16": 2048, "bf16": 2048, "i8": 4096})
 _SM86 = MappingProxyType({"f32": 256, "f16": 512, "bf16": 512, "i8": 2048})
+_SM90 = MappingProxyType({"f32": 256, "f16": 4096, "bf16": 4096, "i8": 8192, "f8": 8192})
 _SM89 = MappingProxyType({"f32": 256, "f16": 512, "bf16": 512, "i8": 2048, "f8": 1024})
 
 
@@ -162,6 +163,16 @@ _ALL = (
         _SM89,
         1008,
         "https://images.nvidia.com/aem-dam/Solutions/geforce/ada/nvidia-ada-gpu-architecture.pdf",
+    ),
+    _product(
+        "h200",
+        "NVIDIA H200 SXM",
+        "cuda-sm_90",
+        (132, 1830),
+        _SM90,
+        4800,
+        "https://www.nvidia.com/en-us/data-center/h200/",
+        "NVIDIA H100 Tensor Core GPU Architecture, table 2 (dense rates a clock of an SM; 989 TFLOP/s in f16)",
     ),
 )
 
