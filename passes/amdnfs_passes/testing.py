@@ -31,6 +31,8 @@ from amdnfs_passes.pipeline_text import parse_passes, run_opt
 _RUN = re.compile(r"^\s*//\s*RUN:\s*(?P<command>.*?)\s*$")
 _HEADING = re.compile(r"^(?P<word>Before|After)(?: \((?P<note>[^)]*)\))?(?P<colons>:{1,2})", re.MULTILINE)
 _BLOCK = re.compile(r"\n\n(?P<body>(?:(?: {4}.*)?\n)+)")
+_HEX = re.compile(r"0x[0-9A-F]{80,}")
+"""The bytes of a kernel: nobody reads them in a message."""
 _CALLEE = re.compile(r"^func\.call @(?P<prefix>[A-Za-z0-9_.]+?)(?:\.\.\.)?$")
 
 
@@ -101,7 +103,8 @@ def check_run(run: RunLine) -> None:
             raise CheckFailed(f"{run.path}:{run.line_number}: {run.command}\nno pass refused the program:\n{output}")
     message = match_output(output, run.path, run.filecheck_options)
     if message:
-        raise CheckFailed(f"{run.path}:{run.line_number}: {run.command}\n{message}\noutput of the passes:\n{output}")
+        shown = _HEX.sub("0x...", output)
+        raise CheckFailed(f"{run.path}:{run.line_number}: {run.command}\n{message}\noutput of the passes:\n{shown}")
 
 
 def match_output(output: str, check_file: Path, options: tuple[str, ...] = ()) -> str:

@@ -27,7 +27,7 @@ import math
 from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
-from amdnfs_passes.ir import Module, Value, defining_op, has_uses
+from amdnfs_passes.ir import Module, Value, has_uses, walk
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
 from amdnfs_passes.kernels.linear_kernels import LinearKernel, LinearShape, build_linear
 from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
@@ -35,6 +35,8 @@ from amdnfs_passes.lower.linear_groups import LinearGroup, find_groups
 from amdnfs_passes.templates import insert_call, tensor_type
 
 _ELEMENT_BYTES = 2
+_PURE = ("torch.aten.", "torch.prim.", "torch.prims.", "torch.constant.", "torch.operator")
+"""Prefixes of operations without effects: an exported graph is functional."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,8 @@ class DispatchLinearPass(ModulePass):
                 old.replace_all_uses_with(value)
                 replaced[old] = value
             rewrites += 1
-        for old in replaced:
-            _erase_unused(old)
+        if rewrites:
+            _erase_unused(module)
         return rewrites
 
 
@@ -147,12 +149,11 @@ def _cost(group: LinearGroup) -> Cost:
     return Cost(flops=(2 * group.num_rows * elements, 0), num_bytes=(stored + _ELEMENT_BYTES * (ends + extra), 0))
 
 
-def _erase_unused(value: Value) -> None:
-    """Erases the operation of `value`, and what only it used."""
-    op = defining_op(value)
-    if op is None or has_uses(op) or not op.name.startswith("torch."):
-        return
-    operands = list(op.operands)
-    op.erase()
-    for operand in dict.fromkeys(operands):
-        _erase_unused(operand)
+def _erase_unused(module: Module) -> None:
+    """Erases what the replaced layers were made of and nothing uses any more.
+
+    Users stand behind what they use, so one walk from the back finds all of it, and touches nothing it has erased.
+    """
+    for op in reversed(list(walk(module.operation))):
+        if op.name.startswith(_PURE) and len(op.results) > 0 and not has_uses(op):
+            op.erase()
