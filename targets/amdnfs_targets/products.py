@@ -172,7 +172,7 @@ _ALL = (
         _SM90,
         4800,
         "https://www.nvidia.com/en-us/data-center/h200/",
-        "NVIDIA H100 Tensor Core GPU Architecture, table 2 (dense rates a clock of an SM; 989 TFLOP/s in f16)",
+        "https://resources.nvidia.com/en-us-tensor-core/gtc22-whitepaper-hopper",
     ),
 )
 
