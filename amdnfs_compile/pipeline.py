@@ -31,6 +31,7 @@ from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
 from amdnfs_passes.quantize.fuse_dequantize import FuseDequantizePass
 from amdnfs_passes.quantize.lower_quantized_linear import LowerQuantizedLinearPass
+from amdnfs_passes.verify.verify_causal_gathers import VerifyCausalGathersPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 from amdnfs_runtime.errors import ModelError, PassFailed
 from amdnfs_targets.detect import cpu_features
@@ -61,6 +62,7 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                 FuseRotaryPass(),
                 LowerRotaryPass(),
                 FuseAttentionPass(),
+                VerifyCausalGathersPass(),
                 LowerKvWritePass(),
                 LowerKvGatherPass(),
                 *_kernels(target),

@@ -133,6 +133,8 @@ TWINS: dict[str, Twin] = {
         },
     ),
     "gpt_bigcode": Twin(model_type="gpt_bigcode", changes={**_GPT2, "multi_query": True}, note="one KV head"),
+    "ctrl": Twin(model_type="ctrl", changes={**_GPT2, "dff": 96}, note="sinusoidal positions"),
+    "biogpt": Twin(model_type="biogpt", changes=dict.fromkeys(("num_key_value_heads", "head_dim"))),
     "bloom": Twin(model_type="bloom", changes=_BLOOM, has_own_attention=True, note="ALiBi"),
     "mpt": Twin(
         model_type="mpt",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from amdnfs_passes.attention.dispatch_paged_attention import DispatchPagedAttentionPass
+from amdnfs_passes.attention.lower_attention import LowerAttentionPass
 from amdnfs_passes.attention.lower_paged_attention import LowerPagedAttentionPass
 from amdnfs_passes.attention.lower_rotary import LowerRotaryPass
 from amdnfs_passes.base import ModulePass
@@ -19,9 +20,10 @@ from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
-from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 from amdnfs_passes.quantize.fuse_dequantize import FuseDequantizePass
 from amdnfs_passes.quantize.lower_quantized_linear import LowerQuantizedLinearPass
+from amdnfs_passes.verify.verify_causal_gathers import VerifyCausalGathersPass
+from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 
 PASSES: tuple[type[ModulePass], ...] = (
     # fuse: several torch ops become one of ours
@@ -34,6 +36,7 @@ PASSES: tuple[type[ModulePass], ...] = (
     LowerLinearPass,
     # attention
     DispatchPagedAttentionPass,
+    LowerAttentionPass,
     LowerPagedAttentionPass,
     LowerRotaryPass,
     # kvcache
@@ -42,11 +45,12 @@ PASSES: tuple[type[ModulePass], ...] = (
     FoldSizeBarriersPass,
     LowerKvGatherPass,
     LowerKvWritePass,
-    # verify: change nothing, refuse bad programs
-    VerifyPoolInPlacePass,
     # quantize
     FuseDequantizePass,
     LowerQuantizedLinearPass,
+    # verify: change nothing, refuse bad programs
+    VerifyCausalGathersPass,
+    VerifyPoolInPlacePass,
 )
 
 

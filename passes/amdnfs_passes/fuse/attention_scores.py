@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amdnfs_passes.fuse.attention_match import Matched, NoMatchError
-from amdnfs_passes.fuse.index_terms import AtLeast, Atom, Axis, Flag, Load, Poly, Size, Symbol
-from amdnfs_passes.ir import Value, defining_op
+from amdnfs_passes.fuse.index_arithmetic import is_hidden
+from amdnfs_passes.fuse.index_forms import FormReader
+from amdnfs_passes.fuse.index_terms import AtLeast, Atom, Axis, Flag, Form, Load, Poly, Select, Size, Symbol
+from amdnfs_passes.ir import Operation, Value, defining_op
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,39 @@ def read_scores(matched: Matched, start: Value | None) -> Scores:
         raise NoMatchError("the mask is a window that is not causal")
     slopes, bias = _read_bias(matched)
     return Scores(is_causal, window, slopes, mask, bias)
+
+
+def hides_later_keys(softmax: Operation, start: Value) -> bool:
+    """Whether no key after its query has a weight: key `s` is hidden unless s <= start + t.
+
+    Args:
+        softmax: A softmax over keys; what is around it does not matter.
+        start: `[batch]`, the position of the first query of each request.
+    """
+    scores = FormReader().read(softmax.operands[0])
+    element = scores.element
+    if not isinstance(element, Select) or not is_hidden(element.other) or element.condition.is_negated:
+        return False
+    return any(
+        isinstance(item, AtLeast) and _is_causal(item.poly, scores, start) for item in element.condition.literals
+    )
+
+
+def _is_causal(poly: Poly, scores: Form, start: Value) -> bool:
+    """Whether `poly` is start + t - s, where s is the last index of the scores and t another."""
+    coefficients = {}
+    for monomial, coefficient in poly.terms:
+        if len(monomial) != 1:
+            return False
+        ((symbol, power),) = monomial
+        if power != 1:
+            return False
+        coefficients[symbol] = coefficient
+    keys, tokens = scores.axes[-1], scores.axes[-2] if len(scores.axes) > 1 else ()
+    known: dict[Symbol, float] = {**dict.fromkeys(keys, -1.0), **dict.fromkeys(tokens, 1.0)}
+    rest = [(symbol, value) for symbol, value in coefficients.items() if known.get(symbol) != value]
+    starts = [symbol for symbol, value in rest if isinstance(symbol, Load) and symbol.value == start and value == 1]
+    return len(keys) == 1 and keys[0] in coefficients and len(rest) == len(starts) == 1
 
 
 def _read_bias(matched: Matched) -> tuple[Slopes | None, tuple[Load, float] | None]:

@@ -77,9 +77,7 @@ class FuseAttentionPass(ModulePass):
                 if result is None:
                     continue
                 matched = match_attention(op, result)
-                start = check(matched)
-                scores = read_scores(matched, start)
-                fused = fused_operation(matched, scores)
+                fused = fused_operation(matched, read_scores(matched, check(matched)))
             except NoMatchError as reason:
                 self.refuse(refusals, op, str(reason))
                 continue
