@@ -108,7 +108,8 @@ def _lower_quantized_linear(target: Target) -> LowerQuantizedLinearPass:
         return LowerQuantizedLinearPass(vector_lanes=16 if is_wide else 8, vector_registers=32 if is_wide else 16)
     defect = target.skinny_matmul_defect
     if defect is None:
-        return LowerQuantizedLinearPass()
+        # IREE 3.13.0 cannot convert fp8 for NVIDIA: "LLVM Translation failed for operation".
+        return LowerQuantizedLinearPass(shift_fp8=target.kind is TargetKind.CUDA)
     return LowerQuantizedLinearPass(
         pad_rows_begin=defect.narrow_m_begin, pad_rows_end=defect.m_end, pad_rows=defect.pad_m
     )

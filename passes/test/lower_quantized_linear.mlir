@@ -1,6 +1,7 @@
 // RUN: amdnfs-opt --passes='lower-quantized-linear' --why %s | filecheck %s
 // RUN: amdnfs-opt --passes='lower-quantized-linear{pad-rows-begin=2 pad-rows-end=9 pad-rows=16}' %s | filecheck %s --check-prefix=PAD
 // RUN: amdnfs-opt --passes='lower-quantized-linear{vector-lanes=16 vector-registers=32}' %s | filecheck %s --check-prefix=VECTOR
+// RUN: amdnfs-opt --passes='lower-quantized-linear{shift-fp8=true}' %s | filecheck %s --check-prefix=SHIFT
 
 !x = !torch.vtensor<[1,2,64],f16>
 !y = !torch.vtensor<[1,2,8],f16>
@@ -64,6 +65,11 @@ func.func @two_of_one_form(%x: !torch.vtensor<[3,33],f32>, %a: !torch.vtensor<[4
 // CHECK:         linalg.generic {{.*}} ins({{.*}} : tensor<2x8xf32>, tensor<1xbf16>)
 // VECTOR-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.f8E4M3FNUZ_tensor_rows_bf16(
 // VECTOR:         arith.constant 1.280000e+02 : f32
+// SHIFT-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.f8E4M3FNUZ_tensor_rows_bf16(
+// SHIFT:         arith.shli
+// SHIFT:         arith.bitcast {{.*}} : i16 to f16
+// SHIFT-NOT:     f8E4M3FNUZ to
+// SHIFT-LABEL: func.func @fp8
 func.func @fp8(%x: !x, %data: !data, %scales: !torch.vtensor<[1,1],bf16>) -> !y {
   %none = torch.constant.none
   %layout = torch.constant.str "f8E4M3FNUZ-tensor-rows-bf16"

@@ -23,14 +23,18 @@ from amdnfs_passes.quantize.generic_text import (
 from amdnfs_passes.quantize.layout import Activations, ElementType, Grouping
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
+FP8_FACTOR = {ElementType.E4M3FN: 256.0, ElementType.E4M3FNUZ: 128.0}
+"""How much larger an fp8 number is than the f16 number with its bits, whose exponent has another bias."""
 
-def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int) -> str:
+
+def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int, *, shift_fp8: bool = False) -> str:
     """A private function that computes `linear`.
 
     Args:
         name: Its name.
         linear: What it computes.
         padded_rows: Rows that a contraction of floats is to have; at least those of the layer.
+        shift_fp8: Make f16 of fp8 by moving its bits: for a compiler that cannot convert it.
     """
     flat, rows = flatten(linear)
     if linear.layout.activations is Activations.ROW_I8:
@@ -45,7 +49,7 @@ def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int) -> str
   }} : {tensor((m, k), linear.element)} to {tensor((padded, k), linear.element)}
 """
         rows = "%padded"
-    text += _widened(linear) + _sums(rows, linear, padded) + _finish(padded, linear, "f32", [])
+    text += _widened(linear, shift_fp8) + _sums(rows, linear, padded) + _finish(padded, linear, "f32", [])
     if padded == m:
         return text + unflatten("%result", linear)
     wide, narrow = tensor((padded, linear.columns), linear.element), tensor((m, linear.columns), linear.element)
@@ -59,13 +63,15 @@ def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int) -> str
     )
 
 
-def _widened(linear: QuantizedLinear) -> str:
+def _widened(linear: QuantizedLinear, shift_fp8: bool) -> str:
     """Makes `%weight`, `[columns, groups, elements]` in the type of the rows; scaled, if a row has several scales."""
     layout, n, element, loops = linear.layout, linear.columns, linear.element, "n, g, k"
     shape, groups = (n, linear.groups, linear.depth // linear.groups), (n, linear.groups)
-    inputs = [Operand(value="%stored", shape=shape, element=layout.element, dims=loops)]
+    is_shifted = shift_fp8 and layout.is_float
+    stored = "i8" if is_shifted else str(layout.element)
+    inputs = [Operand(value="%stored", shape=shape, element=stored, dims=loops)]
     text = f"  %stored = flow.tensor.bitcast %data : {data_type(linear)} -> {inputs[0].type}\n"
-    if layout.element is ElementType.I8:
+    if stored == "i8":
         text = f"""  %stored = tensor.expand_shape %data [[0], [1, 2]] output_shape [{n}, {shape[1]}, {shape[2]}]
     : {data_type(linear)} into {inputs[0].type}
 """
@@ -77,7 +83,9 @@ def _widened(linear: QuantizedLinear) -> str:
         whole = "%whole"
     is_scaled = layout.grouping is Grouping.GROUP
     product = "f32" if is_scaled and layout.scale != element else element
-    if layout.is_float:
+    if is_shifted:
+        body += _shifted(layout.element, product)
+    elif layout.is_float:
         body += convert("%float", "%i0", layout.element, product)
     else:
         body += f"    %float = arith.sitofp {whole} : i32 to {product}\n"
@@ -89,6 +97,20 @@ def _widened(linear: QuantizedLinear) -> str:
         scaled = "%scaled"
     start, output = empty("%weight0", shape, element, loops)
     return text + start + generic("%weight", loops, inputs, output, body + convert("%y", scaled, product, element))
+
+
+def _shifted(element: ElementType, product: str) -> str:
+    """Makes `%float` from the bits of an fp8 number: its exponent and mantissa are also those of an f16 number."""
+    return f"""    %short = arith.extsi %i0 : i8 to i16
+    %seven = arith.constant 7 : i16
+    %moved = arith.shli %short, %seven : i16
+    %no_top_exponent = arith.constant -16385 : i16
+    %bits = arith.andi %moved, %no_top_exponent : i16
+    %half = arith.bitcast %bits : i16 to f16
+    %wide_half = arith.extf %half : f16 to f32
+    %factor = arith.constant {FP8_FACTOR[element]} : f32
+    %exact = arith.mulf %wide_half, %factor : f32
+""" + convert("%float", "%exact", "f32", product)
 
 
 def _sums(rows: str, linear: QuantizedLinear, num_rows: int) -> str:

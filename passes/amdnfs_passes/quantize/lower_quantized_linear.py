@@ -50,6 +50,8 @@ class LowerQuantizedLinearPass(ModulePass):
     """First number of rows above it that is not padded."""
     pad_rows: int = 0
     """Number of rows after padding."""
+    shift_fp8: bool = False
+    """Whether the form of GPUs makes f16 of fp8 by moving its bits: for a compiler that cannot convert it."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -71,4 +73,4 @@ class LowerQuantizedLinearPass(ModulePass):
         if self.vector_lanes:
             return vector_function(name, linear, self.vector_lanes, self.vector_registers)
         is_padded = self.pad_rows and self.pad_rows_begin <= linear.rows < self.pad_rows_end
-        return linalg_function(name, linear, self.pad_rows if is_padded else linear.rows)
+        return linalg_function(name, linear, self.pad_rows if is_padded else linear.rows, shift_fp8=self.shift_fp8)

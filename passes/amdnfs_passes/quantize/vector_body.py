@@ -15,8 +15,6 @@ from amdnfs_passes.quantize.operands import QuantizedLinear
 
 _MOST_COLUMNS = 64
 """Columns of a workgroup: enough work to hide its start, few enough to share a small layer between threads."""
-FP8_FACTOR = {ElementType.E4M3FN: 256.0, ElementType.E4M3FNUZ: 128.0}
-"""How much larger an fp8 number is than the f16 number with its bits, whose exponent has another bias."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,15 +31,9 @@ from amdnfs_passes.quantize.generic_text import (
     unflatten,
 )
 from amdnfs_passes.quantize.layout import ElementType, Grouping
+from amdnfs_passes.quantize.linalg_template import FP8_FACTOR
 from amdnfs_passes.quantize.operands import QuantizedLinear
-from amdnfs_passes.quantize.vector_body import (
-    FP8_FACTOR,
-    Tiles,
-    accumulate,
-    is_integer,
-    sum_type,
-    zero_column,
-)
+from amdnfs_passes.quantize.vector_body import Tiles, accumulate, is_integer, sum_type, zero_column
 
 _ROW_BLOCK = 32
 _DISPATCH = "!iree_tensor_ext.dispatch.tensor"
@@ -68,7 +62,7 @@ def vector_function(name: str, linear: QuantizedLinear, lanes: int, registers: i
         *_constants(linear, tiles),
         *_loads(inputs, tiles),
         *_loops(linear, tiles),
-        *_store(linear, tiles),
+        _store(linear, tiles),
         "flow.return",
         "} count() -> (index, index, index) {",
         f"%parts = arith.constant {linear.columns // tiles.columns} : index",
@@ -162,9 +156,8 @@ def _loops(linear: QuantizedLinear, tiles: Tiles) -> Iterator[str]:
         yield from _finish(linear, tiles, index, m, n)
         yield f"%y.{index} = tensor.insert %rounded.{index} into {target}[%m.{m}, %n.{n}] : {kind}"
         target = f"%y.{index}"
-    yield f"scf.yield {target} : {kind}\n}}"
-    yield f"scf.yield %y.columns : {kind}\n}}"
-    yield f"scf.yield %y.block : {kind}\n}}"
+    for value in (target, "%y.columns", "%y.block"):
+        yield f"scf.yield {value} : {kind}\n}}"
 
 
 def _finish(linear: QuantizedLinear, tiles: Tiles, index: int, m: int, n: int) -> Iterator[str]:
@@ -198,9 +191,9 @@ def _finish(linear: QuantizedLinear, tiles: Tiles, index: int, m: int, n: int) -
     yield convert(f"%rounded.{index}", value, "f32", linear.element)
 
 
-def _store(linear: QuantizedLinear, tiles: Tiles) -> Iterator[str]:
+def _store(linear: QuantizedLinear, tiles: Tiles) -> str:
     part, whole = (tensor((linear.rows, size), linear.element) for size in (tiles.columns, linear.columns))
-    yield (
+    return (
         f"iree_tensor_ext.dispatch.tensor.store %done, %y.ref, offsets = [0, %first], "
         f"sizes = [{linear.rows}, {tiles.columns}], strides = [1, 1] : {part} -> {_DISPATCH}<writeonly:{whole}>"
     )
