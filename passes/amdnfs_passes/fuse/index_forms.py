@@ -23,7 +23,7 @@ SOFTMAX = ("torch.aten.softmax.int", "torch.aten._softmax")
 _COPIES = ("clone", "contiguous", "detach", "alias", "lift_fresh_copy", "_to_copy", "to.dtype", "type_as")
 _WIDTH = {"bf16": 1, "f16": 1, "f32": 2, "f64": 3}
 _MAX_TERMS = 12
-_VIEWS = ("view", "_unsafe_view", "reshape", "flatten.using_ints", "unflatten.int", "unsqueeze", "squeeze.dim")
+_VIEWS = ("view", "_unsafe_view", "reshape", "flatten.using_ints", "unflatten.int")
 
 
 @dataclass(slots=True)
@@ -73,6 +73,8 @@ class FormReader:
             return self.read(op.operands[0]) if constant_bool(op.operands[2]) is False else None
         if name in _VIEWS:
             return layout.regroup(self.read(op.operands[0]), kind.shape)
+        if name in ("unsqueeze", "squeeze.dim"):
+            return layout.drop_or_insert(self.read(op.operands[0]), kind.shape)
         if name in ("expand", "broadcast_to"):
             return layout.expand(self.read(op.operands[0]), kind.shape)
         if name in layout.MOVES:

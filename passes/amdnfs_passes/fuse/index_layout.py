@@ -12,8 +12,13 @@ Shape = Sequence[int | None]
 
 
 def regroup(form: Form, shape: Shape) -> Form | None:
-    """The same elements in row-major order under another shape (view, flatten, unsqueeze, squeeze)."""
+    """The same elements in row-major order under another shape (view, flatten, unsqueeze, squeeze).
+
+    None if it has several dynamic sizes: a view could have exchanged them.
+    """
     atoms = [atom for axis in form.axes for atom in axis]
+    if sum(atom.size is None for atom in atoms) > 1:
+        return None
     wanted = [Atom(size) for size in shape if size != 1]
     parts = refine(wanted, atoms)
     if parts is None:
@@ -21,6 +26,15 @@ def regroup(form: Form, shape: Shape) -> Form | None:
     remaining = iter(wanted)
     axes = tuple(() if size == 1 else parts.get(atom := next(remaining), (atom,)) for size in shape)
     return Form(axes, form.split(parts).element)
+
+
+def drop_or_insert(form: Form, shape: Shape) -> Form | None:
+    """The same elements with axes of size 1 left out or put in (unsqueeze, squeeze)."""
+    kept = [axis for axis in form.axes if axis]
+    if len(kept) != sum(size != 1 for size in shape):
+        return None
+    remaining = iter(kept)
+    return Form(tuple(() if size == 1 else next(remaining) for size in shape), form.element)
 
 
 def expand(form: Form, shape: Shape) -> Form:

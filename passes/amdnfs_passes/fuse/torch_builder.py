@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from amdnfs_passes.fuse.index_terms import Atom, Axis, Load
@@ -117,9 +118,8 @@ def _only_computes(op: Operation) -> bool:
     """Whether `op` has results and no other effect: torch operations without a trailing underscore, and ours."""
     if operator_name(op) in _OURS:
         return True
-    return (
-        op.name.startswith(_PURE) and not op.name.partition(".")[2].split(".")[-1].endswith("_") and len(op.results) > 0
-    )
+    changes_operands = any(re.fullmatch(r"[a-z].*_", part) for part in op.name.split("."))  # add_, not __and__
+    return op.name.startswith(_PURE) and len(op.results) > 0 and not changes_operands
 
 
 def _text(shape: Shape, element: str) -> str:
