@@ -1,6 +1,6 @@
 """Which matrices of a model are quantised, and the module that takes the place of a linear layer while it is traced.
 
-Quantised are the linear layers inside the decoder layers (torch's Linear and transformers' Conv1D). Everything else
+Quantised are the linear layers inside the decoder layers (torch's Linear, transformers' Conv1D). Everything else
 stays as it is: embeddings, norms, biases, the output projection, experts that are stored as one tensor, and matrices
 that are tied to others.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from amdnfs_passes.quantize.layout import ElementType, QuantizedLayout
@@ -144,7 +145,24 @@ class QuantizedLinear(torch.nn.Module):
 
 
 def _modules(model: torch.nn.Module, layer_prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
-    """Linear layers below `layer_prefix`, with their paths. Subclasses are left out: they may do more."""
+    """Linear layers below `layer_prefix`, with their paths."""
     for path, module in model.named_modules():
-        if path.startswith(f"{layer_prefix}.") and type(module) in (torch.nn.Linear, Conv1D):
+        if path.startswith(f"{layer_prefix}.") and _is_linear(type(module)):
             yield path, module
+
+
+@cache
+def _is_linear(kind: type[torch.nn.Module]) -> bool:
+    """Whether modules of `kind` multiply with their weight, add their bias, and do nothing else.
+
+    A subclass of Linear may be one with other arithmetic (a router, say), so it is tried.
+    """
+    if kind in (torch.nn.Linear, Conv1D) or not issubclass(kind, torch.nn.Linear):
+        return kind in (torch.nn.Linear, Conv1D)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            module = kind(5, 3)
+        x = torch.arange(10.0).reshape(2, 5)
+        return bool(torch.allclose(module(x), torch.nn.functional.linear(x, module.weight, module.bias)))
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return False

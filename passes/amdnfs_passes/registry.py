@@ -20,6 +20,7 @@ from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
+from amdnfs_passes.quantize.cancel_tensor_barriers import CancelTensorBarriersPass
 from amdnfs_passes.quantize.fuse_dequantize import FuseDequantizePass
 from amdnfs_passes.quantize.lower_quantized_linear import LowerQuantizedLinearPass
 from amdnfs_passes.verify.verify_causal_gathers import VerifyCausalGathersPass
@@ -46,6 +47,7 @@ PASSES: tuple[type[ModulePass], ...] = (
     LowerKvGatherPass,
     LowerKvWritePass,
     # quantize
+    CancelTensorBarriersPass,
     FuseDequantizePass,
     LowerQuantizedLinearPass,
     # verify: change nothing, refuse bad programs

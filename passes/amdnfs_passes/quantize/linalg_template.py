@@ -70,7 +70,10 @@ def _widened(linear: QuantizedLinear, shift_fp8: bool) -> str:
     is_shifted = shift_fp8 and layout.is_float
     stored = "i8" if is_shifted else str(layout.element)
     inputs = [Operand(value="%stored", shape=shape, element=stored, dims=loops)]
-    text = f"  %stored = flow.tensor.bitcast %data : {data_type(linear)} -> {inputs[0].type}\n"
+    # Without the barrier IREE 3.13.0 hoists the cast of a layer that is called once, and keeps a copy of the weight.
+    text = f"""  %bytes = util.optimization_barrier %data : {data_type(linear)}
+  %stored = flow.tensor.bitcast %bytes : {data_type(linear)} -> {inputs[0].type}
+"""
     if stored == "i8":
         text = f"""  %stored = tensor.expand_shape %data [[0], [1, 2]] output_shape [{n}, {shape[1]}, {shape[2]}]
     : {data_type(linear)} into {inputs[0].type}
