@@ -6,6 +6,7 @@ The order of the candidates is by evidence of counted instructions and, for NVID
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,9 +70,9 @@ def build_attention(shape: AttentionShape, target: KernelTarget) -> AttentionKer
     num_rows = shape.tokens * (shape.heads // shape.kv_heads)
     element = f"*{element_name(shape.element)}"
     pairs = shape.batch * shape.kv_heads
-    candidates = _candidates(num_rows, target)
-    num_splits = _num_splits(pairs, num_rows, dict(candidates[0].sizes)["ROWS"], target)
     padded_dim = max(16, 1 << (shape.head_dim - 1).bit_length())
+    candidates = _candidates(num_rows, padded_dim, target)
+    num_splits = _num_splits(pairs, num_rows, dict(candidates[0].sizes)["ROWS"], target)
     common = {
         "KV_HEADS": shape.kv_heads,
         "GROUP": shape.heads // shape.kv_heads,
@@ -102,6 +103,7 @@ def build_attention(shape: AttentionShape, target: KernelTarget) -> AttentionKer
             "SOFTCAP": shape.softcap,
             "WINDOW": shape.window,
             "PAGE_TOKENS": shape.page_tokens,
+            "PARTS": 1,
         },
         candidates,
     )
@@ -120,22 +122,18 @@ def build_attention(shape: AttentionShape, target: KernelTarget) -> AttentionKer
     )
 
 
-def _candidates(num_rows: int, target: KernelTarget) -> list[Tiling]:
+def _candidates(num_rows: int, padded_dim: int, target: KernelTarget) -> list[Tiling]:
     """Tilings, best first."""
+    kind = "cuda" if target.backend == "cuda" else f"wave{target.wave_size}"
+    table = _BY_KIND["wave32_wide" if kind == "wave32" and padded_dim > _WIDE else kind]
     tallest = max(16, 1 << (num_rows - 1).bit_length())
-    if target.backend == "cuda":
-        table = [(128, 64, 4, 3), (128, 64, 8, 2), (64, 64, 4, 3), (64, 32, 4, 2), (32, 64, 4, 3), (32, 32, 4, 2)]
-        table += [(16, 64, 4, 3), (16, 64, 4, 2), (16, 32, 4, 2), (16, 16, 4, 1)]
-    elif target.wave_size == 64:
-        table = [(128, 64, 4, 2), (128, 32, 4, 2), (128, 32, 4, 1), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 1)]
-        table += [(32, 64, 4, 2), (32, 32, 4, 1), (16, 64, 4, 2), (16, 64, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)]
-    else:
-        table = [(128, 32, 8, 1), (64, 32, 8, 1), (64, 32, 4, 1), (64, 16, 4, 1), (32, 32, 4, 1), (32, 16, 8, 1)]
-        table += [(32, 16, 4, 1), (16, 64, 8, 1), (16, 32, 4, 2), (16, 32, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)]
-        table += [(16, 16, 8, 1), (16, 16, 2, 1)]
     return [
-        Tiling(sizes=(("ROWS", rows), ("KEYS", keys)), num_waves=waves, num_stages=stages)
-        for rows, keys, waves, stages in table
+        Tiling(
+            sizes=(("ROWS", rows), ("KEYS", keys), *((("PARTS", parts[0]),) if parts else ())),
+            num_waves=waves,
+            num_stages=stages,
+        )
+        for rows, keys, waves, stages, *parts in table
         if rows <= tallest
     ]
 
@@ -147,3 +145,29 @@ def _num_splits(pairs: int, num_rows: int, rows: int, target: KernelTarget) -> i
     workgroups = pairs * -(-num_rows // rows)
     wanted = _WORKGROUPS_PER_UNIT * target.num_compute_units // workgroups
     return min(_MAX_SPLITS, 1 << (wanted.bit_length() - 1)) if wanted >= 2 else 1
+
+
+_WIDE = 128
+"""Head dims above it do not fit the registers of RDNA3 in one product."""
+
+_BY_KIND: dict[str, Sequence[tuple[int, ...]]] = {
+    # (rows, keys, waves, stages) of a tile, and the parts of its product, if it is not one
+    "cuda": (
+        *((128, 64, 4, 3), (128, 64, 8, 2), (64, 64, 4, 3), (64, 32, 4, 2), (32, 64, 4, 3), (32, 32, 4, 2)),
+        *((16, 64, 4, 3), (16, 64, 4, 2), (16, 32, 4, 2), (16, 16, 4, 1)),
+    ),
+    "wave64": (
+        *((128, 64, 4, 2), (128, 32, 4, 2), (128, 32, 4, 1), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 1)),
+        *((32, 64, 4, 2), (32, 32, 4, 1), (16, 64, 4, 2), (16, 64, 4, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+    ),
+    "wave32": (
+        *((128, 32, 8, 1), (64, 32, 8, 1), (64, 32, 4, 1), (64, 16, 4, 1), (32, 32, 4, 1), (32, 16, 8, 1)),
+        *((32, 16, 4, 1), (16, 64, 8, 1), (16, 32, 4, 2), (16, 32, 8, 1), (16, 32, 4, 1), (16, 16, 4, 1)),
+        *((16, 16, 8, 1), (16, 16, 2, 1)),
+    ),
+    # The ones in one product fit RDNA4.
+    "wave32_wide": (
+        *((128, 32, 8, 1), (64, 32, 8, 1), (32, 32, 8, 1), (32, 32, 8, 1, 4), (16, 64, 8, 1), (16, 32, 8, 1, 4)),
+        *((16, 16, 8, 1, 4), (16, 16, 4, 1, 4)),
+    ),
+}

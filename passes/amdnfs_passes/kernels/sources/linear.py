@@ -35,8 +35,8 @@ def activate(value, GATE: tl.constexpr):
         return value / (1.0 + tl.exp2(-value * LOG2E))
     if GATE == "gelu_tanh":
         inner = 0.7978845608028654 * (value + 0.044715 * value * value * value)
-        # 0.5 * (1 + tanh(z)) = 1 - 1 / (exp(2 z) + 1)
-        return value * (1.0 - 1.0 / (tl.exp2(inner * (2.0 * LOG2E)) + 1.0))
+        # 0.5 * (1 + tanh(z)) = 1 / (1 + exp(-2 z)), which keeps its digits where it is small.
+        return value / (1.0 + tl.exp2(inner * (-2.0 * LOG2E)))
     if GATE == "relu":
         return tl.maximum(value, 0.0)
     return 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))

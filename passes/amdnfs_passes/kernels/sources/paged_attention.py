@@ -48,9 +48,14 @@ def paged_attention(
     PAGE_TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
+    PARTS: tl.constexpr,
     NUM_SPLITS: tl.constexpr,
 ):
-    """One tile of `ROWS` query rows against one split of the keys, `KEYS` at a time."""
+    """One tile of `ROWS` query rows against one split of the keys, `KEYS` at a time.
+
+    With `PARTS` above 1 the products of queries and keys go over the head dim in that many parts and the queries are
+    read again for each tile of keys: RDNA3 holds both operands of a product twice, and wide heads do not fit otherwise.
+    """
     LOG2E: tl.constexpr = 1.4426950408889634
     # A score that is not seen is so far below the first maximum that its weight is zero.
     LOWEST: tl.constexpr = -1.0e30
@@ -69,11 +74,9 @@ def paged_attention(
     is_row = row < num_rows
     dim = tl.arange(0, PADDED_DIM)
     is_dim = dim < HEAD_DIM
-    q = tl.load(
-        query + ((request * HEADS + head) * tokens + token)[:, None] * HEAD_DIM + dim[None, :],
-        mask=is_row[:, None] & is_dim[None, :],
-        other=0.0,
-    )
+    q_rows = query + ((request * HEADS + head) * tokens + token)[:, None] * HEAD_DIM
+    if PARTS == 1:
+        q = tl.load(q_rows + dim[None, :], mask=is_row[:, None] & is_dim[None, :], other=0.0)
 
     first = tl.load(start + request).to(tl.int32)
     end = first + tl.load(num_valid + request).to(tl.int32)
@@ -99,13 +102,24 @@ def paged_attention(
         page = tl.load(table + request * num_columns + key // PAGE_TOKENS, mask=is_live, other=0).to(tl.int64)
         offset = page * (2 * PAGE_TOKENS * STEP) + ((key % PAGE_TOKENS) * STEP + kv_head * HEAD_DIM)
         is_read = is_live[:, None] & is_dim[None, :]
-        k = tl.load(pool + offset[:, None] + dim[None, :], mask=is_read, other=0.0)
+        if PARTS == 1:
+            k = tl.load(pool + offset[:, None] + dim[None, :], mask=is_read, other=0.0)
         v = tl.load(pool + (offset + PAGE_TOKENS * STEP)[:, None] + dim[None, :], mask=is_read, other=0.0)
-        score = tl.dot(q, tl.trans(k)) * SCALE
+        if PARTS == 1:
+            score = tl.dot(q, tl.trans(k)) * SCALE
+        else:
+            score = tl.zeros([ROWS, KEYS], tl.float32)
+            for i in tl.static_range(PARTS):
+                part = i * (PADDED_DIM // PARTS) + tl.arange(0, PADDED_DIM // PARTS)
+                is_part = part < HEAD_DIM
+                q = tl.load(q_rows + part[None, :], mask=is_row[:, None] & is_part[None, :], other=0.0)
+                k = tl.load(pool + offset[:, None] + part[None, :], mask=is_live[:, None] & is_part[None, :], other=0.0)
+                score = tl.dot(q, tl.trans(k), score)
+            score *= SCALE
         if SOFTCAP > 0.0:
             # cap * tanh(x / cap) in base 2, with x in base e: tanh(z) = 1 - 2 / (exp(2 z) + 1)
             growth = tl.exp2(score * (2.0 * LOG2E / SOFTCAP))
-            score = (SOFTCAP * LOG2E) * (1.0 - 2.0 / (growth + 1.0))
+            score = SOFTCAP * LOG2E - (2.0 * SOFTCAP * LOG2E) / (growth + 1.0)
         # One comparison an element: masks are scalar registers on AMD, and they are what runs out first.
         if WINDOW > 0:
             is_seen = (last[:, None] - key[None, :]).to(tl.uint32, bitcast=True) < WINDOW
