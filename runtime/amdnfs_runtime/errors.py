@@ -43,6 +43,12 @@ class ArtifactError(AmdnfsError):
     exit_code = 6
 
 
+class EngineError(AmdnfsError):
+    """An engine that cannot go on with a request: its device is stuck, or it was closed."""
+
+    exit_code = 6
+
+
 class CapacityError(AmdnfsError):
     """A request that can never fit: tokens needed, pages or context available."""
 

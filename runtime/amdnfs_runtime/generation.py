@@ -1,54 +1,68 @@
-"""The state of one generation: its tokens, pages, sampler, text, and when it ends."""
+"""The state of one generation: its tokens, sampler, text, and when it ends. Pages are the scheduler's job."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from amdnfs_runtime.bundle import Manifest
 from amdnfs_runtime.errors import ArtifactError
-from amdnfs_runtime.pages import PagePool, RequestPages
-from amdnfs_runtime.request import FinishReason, GenerationResult, SamplingParams, Timings
-from amdnfs_runtime.sampling import Sampler
+from amdnfs_runtime.request import FinishReason, GenerationResult, Output, SamplingParams, Timings, TokenLogprob
+from amdnfs_runtime.sampling import Sampler, token_logprob
 from amdnfs_runtime.text import Detokenizer, StopMatcher
 
 
 class Generation:
-    """One prompt on its way to a result. Knows no device."""
+    """One sample of a prompt on its way to a result. Knows no device."""
 
     def __init__(
         self,
         prompt_token_ids: Sequence[int],
         params: SamplingParams,
         manifest: Manifest,
-        tokenizer: Tokenizer,
-        pool: PagePool,
+        tokenizer: Tokenizer | None,
+        *,
+        request_id: str = "",
+        index: int = 0,
     ) -> None:
-        """Prepares a generation; takes no pages yet."""
+        """Prepares a generation.
+
+        Args:
+            prompt_token_ids: The prompt.
+            params: How to choose tokens, and when to end.
+            manifest: Vocabulary, context and end tokens.
+            tokenizer: Makes text; without one there is none, and no stop string is found.
+            request_id: The request that it belongs to.
+            index: Which of the samples of the request it is.
+        """
+        self.request_id = request_id
+        self.index = index
         self.prompt_token_ids = list(prompt_token_ids)
         self.params = params
-        self.num_positions = len(self.prompt_token_ids)
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
-        self.prefill_s = 0.0
-        self.decode_s = 0.0
+        self.num_cached_tokens = 0
+        self.arrived_s = self.first_token_s = self.last_token_s = 0.0
+        self.started_s: float | None = None
         self._context = manifest.model.context_tokens
         self._vocab = manifest.model.vocab_size
         self._ends = frozenset(() if params.ignore_eos else manifest.eos_token_ids)
         self._stop_ids = frozenset(params.stop_token_ids)
-        self._sampler = Sampler(params, self.prompt_token_ids)
-        self._detokenizer = Detokenizer(tokenizer)
+        self._sampler = Sampler(params, self.prompt_token_ids, index)
+        self._detokenizer = None if tokenizer is None else Detokenizer(tokenizer)
         self._stops = StopMatcher(tuple(params.stop))
-        self._pages = RequestPages(pool)
+        self._logprobs: list[TokenLogprob] = []
         self._text: list[str] = []
-        self._taken = 0
+        self._num_text_taken = 0
+        self._num_tokens_taken = 0
 
     @property
     def max_positions(self) -> int:
         """Most cache positions this request can come to need; the last token is never written."""
-        return min(self._context, len(self.prompt_token_ids) + max(1, self.params.max_tokens)) - 1 or 1
+        return min(self._context, len(self.prompt_token_ids) + self.params.max_tokens) - 1 or 1
 
     @property
     def last_token(self) -> int:
@@ -69,16 +83,7 @@ class Generation:
         """Whether a stop string that the last token completes ends the text."""
         return len(self.token_ids) > self.params.min_tokens
 
-    def reserve(self) -> None:
-        """Takes all pages this request can need."""
-        self._pages.ensure(self.max_positions)
-
-    def table(self, num_positions: int) -> np.ndarray:
-        """The request's page table for its first `num_positions` positions, int32 `[pages]`."""
-        count = -(-num_positions // (self._pages.token_capacity // len(self._pages.pages)))
-        return self._pages.as_row(len(self._pages.pages))[:count]
-
-    def accept(self, greedy: int, logits: np.ndarray | None) -> None:
+    def accept(self, greedy: int, logits: npt.NDArray[np.float32] | None, now_s: float = 0.0) -> None:
         """Takes the next token: the device's greedy one, or one drawn from `logits` `[vocab]`.
 
         Raises:
@@ -93,43 +98,61 @@ class Generation:
                 f"the program gave token {token}, but the vocabulary has {self._vocab}: its logits are not finite; "
                 "check the bundle with: amdnfs verify BUNDLE"
             )
+        if self.params.logprobs is not None:
+            assert logits is not None
+            self._logprobs.append(token_logprob(logits, token, self.params.logprobs))
         self._sampler.accept(token)
+        if not self.token_ids:
+            self.first_token_s = now_s
+        self.last_token_s = now_s
         self.token_ids.append(token)
         self._advance(token)
 
     def take_text(self) -> str:
         """Text that has become certain since the last call."""
-        piece = "".join(self._text[self._taken :])
-        self._taken = len(self._text)
+        piece = "".join(self._text[self._num_text_taken :])
+        self._num_text_taken = len(self._text)
         return piece
 
-    def release(self) -> None:
-        """Gives the pages back; harmless if they are back already."""
-        self._pages.release()
+    def take_output(self) -> Output:
+        """What is new since the last call; the result comes with the last one."""
+        begin, self._num_tokens_taken = self._num_tokens_taken, len(self.token_ids)
+        return Output(
+            request_id=self.request_id,
+            index=self.index,
+            text=self.take_text(),
+            token_ids=tuple(self.token_ids[begin:]),
+            logprobs=tuple(self._logprobs[begin:]),
+            result=None if self.finish_reason is None else self.result(),
+        )
 
-    def release_if_finished(self) -> bool:
-        """Gives the pages back if the generation has ended, and says whether it has."""
-        if self.finish_reason is not None:
-            self.release()
-        return self.finish_reason is not None
+    def cancel(self) -> None:
+        """Ends the generation where it is; what was held back is dropped. Nothing happens if it has ended."""
+        if self.finish_reason is None:
+            self.finish_reason = FinishReason.CANCELLED
 
     def result(self) -> GenerationResult:
         """The finished generation."""
         assert self.finish_reason is not None
+        started_s = self.last_token_s if self.started_s is None else self.started_s
         return GenerationResult(
             prompt_token_ids=tuple(self.prompt_token_ids),
             token_ids=tuple(self.token_ids),
             text="".join(self._text),
             finish_reason=self.finish_reason,
             timings=Timings(
-                prefill_s=self.prefill_s,
-                decode_s=self.decode_s,
+                prefill_s=max(0.0, self.first_token_s - started_s),
+                decode_s=self.last_token_s - self.first_token_s,
                 num_prompt_tokens=len(self.prompt_token_ids),
                 num_generated_tokens=len(self.token_ids),
+                num_cached_tokens=self.num_cached_tokens,
+                queue_s=max(0.0, started_s - self.arrived_s),
             ),
+            index=self.index,
+            logprobs=None if self.params.logprobs is None else tuple(self._logprobs),
         )
 
-    def _without_ends(self, logits: np.ndarray) -> np.ndarray:
+    def _without_ends(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         if not self._must_go_on:
             return logits
         masked = logits.copy()
@@ -140,20 +163,24 @@ class Generation:
         if token in self._ends or token in self._stop_ids:
             self._finish(FinishReason.EOS if token in self._ends else FinishReason.STOP)
             return
-        text, is_stop = self._stops.push(self._detokenizer.push(token), counts=self._stops_count)
-        self._text.append(text)
-        if is_stop:
-            self.finish_reason = FinishReason.STOP
-        elif len(self.token_ids) >= self.params.max_tokens:
+        if self._detokenizer is not None:
+            text, is_stop = self._stops.push(self._detokenizer.push(token), counts=self._stops_count)
+            self._text.append(text)
+            if is_stop:
+                self.finish_reason = FinishReason.STOP
+                return
+        if len(self.token_ids) >= self.params.max_tokens:
             self._finish(FinishReason.LENGTH)
         elif len(self.prompt_token_ids) + len(self.token_ids) >= self._context:
             self._finish(FinishReason.CONTEXT)
 
     def _finish(self, reason: FinishReason) -> None:
         """Ends the generation and lets out held-back text, unless that holds a stop string."""
-        text, is_stop = self._stops.push(self._detokenizer.flush(), counts=self._stops_count)
-        self._text.append(text)
-        if not is_stop:
-            rest, is_stop = self._stops.flush()
-            self._text.append(rest)
+        is_stop = False
+        if self._detokenizer is not None:
+            text, is_stop = self._stops.push(self._detokenizer.flush(), counts=self._stops_count)
+            self._text.append(text)
+            if not is_stop:
+                rest, is_stop = self._stops.flush()
+                self._text.append(rest)
         self.finish_reason = FinishReason.STOP if is_stop else reason

@@ -1,46 +1,71 @@
-"""`LLM`: a loaded bundle that turns prompts into text. One thread, one batch; no scheduler."""
+"""`LLM`: a loaded bundle that turns prompts into text, in the thread that asks. Its engine runs while it is asked."""
 
 from __future__ import annotations
 
-import operator
-import os
-import time
+import dataclasses
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tokenizers import Tokenizer
 
 from amdnfs_runtime.bundle import Manifest, read_manifest, verify_files
+from amdnfs_runtime.calls import ProgramNames
+from amdnfs_runtime.checks import from_options
+from amdnfs_runtime.config import EngineConfig, check_num_pages
 from amdnfs_runtime.device import Program, choose_target, inspect_host
-from amdnfs_runtime.errors import ArtifactError, CapacityError, UsageError
-from amdnfs_runtime.generation import Generation
+from amdnfs_runtime.engine import Engine, Request, limits_of
+from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.memory import device_memory, pool_pages
 from amdnfs_runtime.pages import PagePool
-from amdnfs_runtime.request import GenerationResult, SamplingParams
-
-_LARGEST_POOL_BYTES = 1 << 40
-DEFAULT_POOL_BYTES = 1 << 30
-"""Upper bound of the default pool, in bytes; one full context is always allowed."""
-
-_LEAST_PAGES = 2
+from amdnfs_runtime.prefix import OnRemoved, OnStored
+from amdnfs_runtime.prompts import encode, load_tokenizer
+from amdnfs_runtime.request import GenerationResult, Output, SamplingParams
 
 
-def load(path: str | Path, *, target: str | None = None, num_pages: int | None = None, check: bool = True) -> LLM:
+def load(
+    path: str | Path,
+    *,
+    target: str | None = None,
+    num_pages: int | None = None,
+    check: bool = True,
+    config: EngineConfig | None = None,
+) -> LLM:
     """Loads a bundle on the best device of this machine.
 
     Args:
         path: The bundle.
         target: Name of one of its targets; by default the best one that runs here.
-        num_pages: Pages of the KV pool, the null page included; by default full contexts for the largest decode
-            batch, but no more than 1 GiB.
+        num_pages: Pages of the KV pool, the null page included; the same as `kv_pages` of `config`.
         check: Compare every file with the manifest's digest first; costs one read of the weights.
+        config: How the engine runs.
 
     Raises:
         ArtifactError: If the bundle is damaged or none of its programs runs here.
         CapacityError: If `num_pages` cannot hold a single token, or the memory does not hold the pool.
-        UsageError: If `num_pages` is not a whole number.
+        UsageError: If `num_pages` is not a whole number, or given twice.
     """
+    return LLM(load_engine(path, target=target, num_pages=num_pages, check=check, config=config))
+
+
+def load_engine(
+    path: str | Path,
+    *,
+    target: str | None = None,
+    num_pages: int | None = None,
+    check: bool = True,
+    config: EngineConfig | None = None,
+    on_stored: OnStored | None = None,
+    on_removed: OnRemoved | None = None,
+) -> Engine:
+    """Loads a bundle as an engine; see `load` for arguments and errors, `prefix` for the hooks."""
+    config = config or EngineConfig()
+    if num_pages is not None:
+        check_num_pages(num_pages)
+        if config.kv_pages is not None:
+            raise UsageError("give either num_pages or kv_pages of config, not both")
+        config = dataclasses.replace(config, kv_pages=num_pages)
     folder = Path(path)
     manifest = read_manifest(folder)
     name = choose_target(manifest, inspect_host(), target)
@@ -48,38 +73,43 @@ def load(path: str | Path, *, target: str | None = None, num_pages: int | None =
         others = [item for other, item in manifest.targets.items() if other != name]
         skipped = {item.program for item in others} | {item.facts for item in others}
         verify_files(folder, manifest, [item for item in manifest.files if item not in skipped])
-    return LLM(folder, manifest, name, num_pages)
+    entry = manifest.targets[name]
+    num_running = limits_of(ProgramNames(entry, f"{folder}: {name}"), config).max_running
+    pages = pool_pages(manifest, entry.kind, config, num_running, device_memory(entry.kind))
+    tokenizer = load_tokenizer(folder)
+    program = Program(folder, manifest, name)
+    return Engine(program, manifest, name, tokenizer, pages, config, on_stored=on_stored, on_removed=on_removed)
 
 
 class LLM:
-    """A bundle on a device. Not for use from several threads at once."""
+    """A bundle on a device. Not for use from several threads at once; for many users there is `AsyncEngine`."""
 
-    def __init__(self, folder: Path, manifest: Manifest, target_name: str, num_pages: int | None) -> None:
+    def __init__(self, engine: Engine) -> None:
         """See `load`."""
-        self.manifest = manifest
-        self.target_name = target_name
-        if num_pages is not None and (not isinstance(num_pages, int) or isinstance(num_pages, bool)):
-            raise UsageError(f"num_pages must be a whole number, not {num_pages!r}")
-        if num_pages is not None and num_pages < _LEAST_PAGES:
-            raise CapacityError(
-                f"num_pages={num_pages}: the pool needs at least {_LEAST_PAGES} pages, one of which is never handed out"
-            )
-        points = manifest.targets[target_name].entry_points
-        self._chunks = sorted((p.tokens, p.name) for p in points if p.kind == "prefill")
-        self._batches = sorted((p.batch, p.name) for p in points if p.kind == "decode")
-        if not self._chunks or not self._batches:
-            raise ArtifactError(f"{folder}: {target_name} has no prefill or no decode entry point")
-        pages = self._default_pages() if num_pages is None else num_pages
-        _check_memory(pages, manifest, manifest.targets[target_name].kind)
-        self._pool = PagePool(pages, manifest.page_tokens)
-        self.tokenizer = _load_tokenizer(folder)
-        self._program = Program(folder, manifest, target_name)
-        self._pools = self._program.make_pools(manifest, self._pool.num_pages)
+        self.engine = engine
+        self._inboxes: dict[str, deque[Output]] = {}
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle holds."""
+        return self.engine.manifest
+
+    @property
+    def target_name(self) -> str:
+        """The target that runs."""
+        return self.engine.target_name
 
     @property
     def pool(self) -> PagePool:
         """The page pool."""
-        return self._pool
+        return self.engine.pool
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The bundle's tokenizer."""
+        tokenizer = self.engine.tokenizer
+        assert tokenizer is not None
+        return tokenizer
 
     def encode(self, prompt: str) -> list[int]:
         """Token ids of `prompt`, with the begin token if the tokenizer adds one.
@@ -87,15 +117,7 @@ class LLM:
         Raises:
             UsageError: If the prompt gives no token at all and the model has no begin token, or is not Unicode.
         """
-        try:
-            ids: list[int] = self.tokenizer.encode(prompt).ids
-        except TypeError as error:  # what the library makes of lone surrogates
-            raise UsageError(f"the prompt is not valid Unicode text: {prompt[:40]!a}") from error
-        if not ids and self.manifest.bos_token_id is not None:
-            return [self.manifest.bos_token_id]
-        if not ids:
-            raise UsageError("the prompt is empty and the model has no begin token; give at least one character")
-        return ids
+        return encode(self.tokenizer, self.manifest, prompt)
 
     def generate(
         self,
@@ -103,37 +125,36 @@ class LLM:
         params: SamplingParams | None = None,
         **options: Any,
     ) -> list[GenerationResult]:
-        """Generates for all prompts, several at a time.
+        """Generates for all prompts, as many at a time as fit.
 
         Args:
             prompts: One text, texts, or lists of token ids.
             params: Sampling.
             **options: The fields of `params` instead, e.g. `max_tokens=64`.
 
+        Returns:
+            The samples of the first prompt, those of the second, and so on; `n` each.
+
         Raises:
+            ArtifactError: If the device fails.
             CapacityError: If a prompt does not fit the context or the pool.
             UsageError: For options that make no sense.
         """
         sampling = _params(params, options)
         texts: list[str | Sequence[int]] = [prompts] if isinstance(prompts, str) else list(prompts)
-        generations = [self._begin(prompt, sampling) for prompt in texts]
-        waiting, running = list(generations), list[Generation]()
+        requests = [self.engine.prepare(prompt, sampling) for prompt in texts]
+        results: dict[tuple[str, int], GenerationResult] = {}
         try:
-            while waiting or running:
-                while waiting and len(running) < self._batches[-1][0] and self._admit(waiting[0]):
-                    generation = waiting.pop(0)
-                    running.append(generation)
-                    self._prefill(generation)
-                if not running:
-                    waiting[0].reserve()  # raises: the pages are held by a stream that is still open
-                running = [item for item in running if not item.release_if_finished()]
-                if running:
-                    self._decode(running)
-                    running = [item for item in running if not item.release_if_finished()]
+            for request in requests:
+                self._start(request)
+            for request in requests:
+                for output in self._outputs(request):
+                    if output.result is not None:
+                        results[request.request_id, output.index] = output.result
         finally:
-            for generation in generations:
-                generation.release()
-        return [generation.result() for generation in generations]
+            for request in requests:
+                self._end(request)
+        return [results[request.request_id, index] for request in requests for index in range(sampling.n)]
 
     def stream(
         self, prompt: str | Sequence[int], params: SamplingParams | None = None, **options: Any
@@ -141,156 +162,49 @@ class LLM:
         """Yields the text of one generation piece by piece; never half a character, never part of a stop string.
 
         Raises:
+            ArtifactError: If the device fails.
             CapacityError: If the prompt does not fit the context or the pool.
             UsageError: For options that make no sense.
         """
-        generation = self._begin(prompt, _params(params, options))
-        return self._stream(generation)
+        sampling = _params(params, options)
+        if sampling.n != 1:
+            raise UsageError(f"a stream has one sample, but n is {sampling.n}; use generate")
+        return self._stream(self.engine.prepare(prompt, sampling))
 
-    def _stream(self, generation: Generation) -> Iterator[str]:
+    def _stream(self, request: Request) -> Iterator[str]:
         try:
-            generation.reserve()
-            self._prefill(generation)
-            while True:
-                piece = generation.take_text()
-                if piece:
-                    yield piece
-                if generation.finish_reason is not None:
-                    return
-                self._decode([generation])
+            self._start(request)
+            for output in self._outputs(request):
+                if output.text:
+                    yield output.text
         finally:
-            generation.release()
+            self._end(request)
 
-    def _begin(self, prompt: str | Sequence[int], params: SamplingParams) -> Generation:
-        ids = self.encode(prompt) if isinstance(prompt, str) else _token_ids(prompt)
-        vocab = self.manifest.model.vocab_size
-        bad = [token for token in ids if not 0 <= token < vocab]
-        if bad or not ids:
-            raise UsageError(
-                f"prompt token ids must be from 0 to {vocab - 1}, and at least one; got {bad[:3] or 'none'}"
-            )
-        context = self.manifest.model.context_tokens
-        if len(ids) >= context:
-            raise CapacityError(
-                f"the prompt has {len(ids)} tokens, but the context is {context} tokens and one must be left to "
-                "generate; shorten the prompt, or compile with a longer --context if the model allows it"
-            )
-        generation = Generation(ids, params, self.manifest, self.tokenizer, self._pool)
-        needed, usable = self._pool.pages_for(generation.max_positions), self._pool.num_pages - 1
-        if needed > usable:
-            raise CapacityError(
-                f"the request needs {needed} pages of {self.manifest.page_tokens} tokens ({len(ids)} of prompt, up to "
-                f"{generation.max_positions - len(ids)} generated), but the pool has {usable}; "
-                "ask for fewer tokens, or load with more pages"
-            )
-        return generation
+    def _start(self, request: Request) -> None:
+        self._inboxes[request.request_id] = deque()
+        self.engine.start(request)
 
-    def _admit(self, generation: Generation) -> bool:
-        """Takes all pages a request can ever need, or none: a running request is never short of pages."""
-        if self._pool.pages_for(generation.max_positions) > self._pool.num_free:
-            return False
-        generation.reserve()
-        return True
+    def _outputs(self, request: Request) -> Iterator[Output]:
+        """Runs the engine until a request has ended; what others get meanwhile is kept for them."""
+        inbox = self._inboxes[request.request_id]
+        num_open = len(request.generations)
+        while num_open:
+            while not inbox:
+                for output in self.engine.step():
+                    self._inboxes[output.request_id].append(output)
+            output = inbox.popleft()
+            if output.error is not None:
+                raise output.error
+            num_open -= output.is_last
+            yield output
 
-    def _prefill(self, generation: Generation) -> None:
-        begin = time.perf_counter()
-        ids = generation.prompt_token_ids
-        position = 0
-        greedy: Any = None
-        logits: Any = None
-        while position < len(ids):
-            size, name = self._chunk_for(len(ids) - position)
-            count = min(size, len(ids) - position)
-            tokens = np.zeros((1, size), np.int64)
-            tokens[0, :count] = ids[position : position + count]
-            greedy, logits, self._pools = self._program.call(
-                name,
-                tokens,
-                np.array([position], np.int64),
-                np.array([count], np.int64),
-                generation.table(position + count)[None],
-                self._pools,
-            )
-            position += count
-        self._take([generation], greedy, logits)
-        generation.prefill_s = time.perf_counter() - begin
-
-    def _chunk_for(self, remaining: int) -> tuple[int, str]:
-        """The smallest chunk that holds what remains, else the largest."""
-        return next((item for item in self._chunks if item[0] >= remaining), self._chunks[-1])
-
-    def _decode(self, running: Sequence[Generation]) -> None:
-        begin = time.perf_counter()
-        batch, name = next(item for item in self._batches if item[0] >= len(running))
-        tokens, start = np.zeros((batch, 1), np.int64), np.zeros(batch, np.int64)
-        num_valid = np.zeros(batch, np.int64)
-        width = max(self._pool.pages_for(item.num_positions + 1) for item in running)
-        table = np.zeros((batch, width), np.int32)
-        for row, item in enumerate(running):
-            tokens[row, 0], start[row], num_valid[row] = item.last_token, item.num_positions, 1
-            own = item.table(item.num_positions + 1)
-            table[row, : len(own)] = own
-        greedy, logits, self._pools = self._program.call(name, tokens, start, num_valid, table, self._pools)
-        for item in running:
-            item.num_positions += 1
-        self._take(running, greedy, logits)
-        elapsed = time.perf_counter() - begin
-        for item in running:
-            item.decode_s += elapsed
-
-    def _take(self, running: Sequence[Generation], greedy: Any, logits: Any) -> None:
-        """Gives each request its next token; logits leave the device only if somebody samples from them."""
-        rows = self._program.read(logits) if any(item.needs_logits for item in running) else None
-        chosen = self._program.read(greedy)
-        for row, item in enumerate(running):
-            item.accept(int(chosen[row]), None if rows is None else rows[row])
-
-    def _default_pages(self) -> int:
-        one = -(-self.manifest.model.context_tokens // self.manifest.page_tokens)
-        wanted = one * self._batches[-1][0]
-        affordable = DEFAULT_POOL_BYTES // max(1, self.manifest.page_bytes)
-        return 1 + max(one, min(wanted, affordable))
-
-
-def _token_ids(prompt: Any) -> list[int]:
-    try:
-        return [operator.index(token) for token in prompt]
-    except TypeError as error:
-        raise UsageError(f"a prompt must be a text or a list of token ids, not {prompt!r:.80}") from error
+    def _end(self, request: Request) -> None:
+        """Frees the pages of a request, whether it has ended or not."""
+        self.engine.cancel(request.request_id)
+        self._inboxes.pop(request.request_id, None)
 
 
 def _params(params: SamplingParams | None, options: dict[str, Any]) -> SamplingParams:
     if params is not None and options:
         raise UsageError(f"give either params or its fields, not both; got {', '.join(sorted(options))}")
-    known = set(SamplingParams.__dataclass_fields__)
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise UsageError(f"unknown sampling option {unknown[0]!r}; known are {', '.join(sorted(known))}")
-    return params or SamplingParams(**options)
-
-
-def _check_memory(num_pages: int, manifest: Manifest, kind: str) -> None:
-    """Refuses a pool that the host cannot hold (cpu) or even name (a device with memory of its own).
-
-    Raises:
-        CapacityError: With the size of the pool and what there is.
-    """
-    needed = num_pages * manifest.page_bytes
-    available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if kind == "cpu" else _LARGEST_POOL_BYTES
-    if needed > available:
-        raise CapacityError(
-            f"a pool of {num_pages} pages takes {needed >> 20} MiB, but there are {available >> 20} MiB; "
-            "give fewer pages (--kv-pages, num_pages), or compile with a shorter --context"
-        )
-
-
-def _load_tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer" / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise ArtifactError(f"{path}: the tokenizer cannot be read: {error}") from error
-    # Some files carry the settings of a training run: a prompt must be neither cut nor filled up in silence.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return params or from_options(SamplingParams, options, "sampling option")

@@ -1,8 +1,9 @@
 """From the logits of one step to the next token of one request.
 
-Steps, in the order in which transformers' `generate` applies them:
+Steps, in the order in which transformers' `generate` applies those that it has:
 
-    logits -> repetition penalty -> temperature -> top-k -> top-p -> min-p -> softmax -> one draw
+    logits -> repetition penalty -> presence and frequency penalty -> bias
+           -> temperature -> top-k -> top-p -> min-p -> softmax -> one draw
 
 All arithmetic is float64, so that a result does not hang on how float32 sums are ordered. When a request ends is not
 this module's job.
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from amdnfs_runtime.errors import ArtifactError
-from amdnfs_runtime.request import SamplingParams
+from amdnfs_runtime.request import SamplingParams, TokenLogprob
 
 _FIRST_NUCLEUS_TOKENS = 256
 _NUCLEUS_GROWTH = 8
@@ -38,19 +39,33 @@ class Sampler:
     (False, 1)
     """
 
-    def __init__(self, params: SamplingParams, prompt_token_ids: Sequence[int]) -> None:
+    def __init__(self, params: SamplingParams, prompt_token_ids: Sequence[int], index: int = 0) -> None:
         """Start with the prompt as the text so far.
 
         Args:
             params: How to choose.
             prompt_token_ids: Tokens of the prompt; each >= 0.
+            index: Which of several samples of the prompt this is; each has random numbers of its own.
 
         Raises:
             ValueError: A token id is negative.
         """
         self._params = params
-        self._rng = np.random.Generator(np.random.PCG64(params.seed))
+        # Made when first needed: a greedy request never asks the operating system for random numbers.
+        self._rng: np.random.Generator | None = None
+        self._index = index
         self._penalises = params.repetition_penalty != 1.0
+        self._counts: dict[int, int] | None = {} if params.presence_penalty or params.frequency_penalty else None
+        bias = params.bias
+        self._bias_ids = np.array([pair[0] for pair in bias], np.int64)
+        self._bias = np.array([pair[1] for pair in bias], np.float64)
+        self._needs_logits = (
+            not params.is_greedy
+            or self._penalises
+            or self._counts is not None
+            or bias != ()
+            or params.logprobs is not None
+        )
         self._seen = np.zeros(0, dtype=np.bool_)
         if self._penalises:
             self._mark(prompt_token_ids)
@@ -58,7 +73,7 @@ class Sampler:
     @property
     def needs_logits(self) -> bool:
         """Whether `sample` must be called; False when the argmax that the device computes is the next token."""
-        return not self._params.is_greedy or self._penalises
+        return self._needs_logits
 
     def accept(self, token_id: int) -> None:
         """Append a token to the text so far, whoever chose it.
@@ -71,6 +86,8 @@ class Sampler:
         """
         if self._penalises:
             self._mark((token_id,))
+        if self._counts is not None:
+            self._counts[token_id] = self._counts.get(token_id, 0) + 1
 
     def sample(self, logits: npt.NDArray[np.float32]) -> int:
         """Choose the next token; does not accept it.
@@ -88,10 +105,10 @@ class Sampler:
             ValueError: `logits` is not of shape [vocab], or is empty.
         """
         if self._params.is_greedy:
-            return int(np.argmax(self._penalised(logits)))
+            return int(np.argmax(self._adjusted(logits)))
         token_ids, probabilities = self.distribution(logits)
         cumulative = np.cumsum(probabilities)
-        index = int(np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right"))
+        index = int(np.searchsorted(cumulative, self._draw() * cumulative[-1], side="right"))
         # The product may round up to the total, one past the last token.
         return int(token_ids[min(index, token_ids.size - 1)])
 
@@ -114,7 +131,7 @@ class Sampler:
         params = self._params
         if params.is_greedy:
             raise ValueError("a greedy request (temperature 0) has no distribution")
-        scores = self._penalised(logits)
+        scores = self._adjusted(logits)
         # Relative to the largest score no temperature, however small, can overflow to +inf.
         with np.errstate(over="ignore"):
             scores = (scores - scores.max()) / params.temperature
@@ -127,11 +144,20 @@ class Sampler:
         token_ids, weights = token_ids[kept], weights[kept]
         return token_ids, weights / weights.sum()
 
-    def _penalised(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Return checked scores [vocab] float64 after the repetition penalty.
+    def _draw(self) -> float:
+        """Return a random number, 0 <= x < 1."""
+        if self._rng is None:
+            seed = self._params.seed
+            entropy = [seed, self._index] if seed is not None and self._index else seed
+            self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+        return self._rng.random()
+
+    def _adjusted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return checked scores [vocab] float64 after penalties and bias; ids beyond the vocabulary have no score.
 
         Source: Keskar et al., CTRL (arXiv:1909.05858), section 4.1; for negative scores multiplied, not divided, as in
-        transformers' `RepetitionPenaltyLogitsProcessor`.
+        transformers' `RepetitionPenaltyLogitsProcessor`. The other penalties: OpenAI, API reference, "Frequency and
+        presence penalties".
         """
         _check_logits(logits)
         scores = logits.astype(np.float64)
@@ -140,6 +166,13 @@ class Sampler:
             seen = scores[seen_ids]
             penalty = self._params.repetition_penalty
             scores[seen_ids] = np.where(seen < 0, seen * penalty, seen / penalty)
+        if self._counts:
+            pairs = [(token_id, count) for token_id, count in self._counts.items() if token_id < scores.size]
+            ids, counts = np.array(pairs, np.int64).reshape(-1, 2).T
+            scores[ids] -= self._params.presence_penalty + self._params.frequency_penalty * counts
+        if self._bias_ids.size:
+            known = self._bias_ids < scores.size
+            scores[self._bias_ids[known]] += self._bias[known]
         return scores
 
     def _mark(self, token_ids: Sequence[int]) -> None:
@@ -152,6 +185,27 @@ class Sampler:
         if num_needed > self._seen.size:
             self._seen = np.pad(self._seen, (0, max(num_needed, 2 * self._seen.size) - self._seen.size))
         self._seen[list(token_ids)] = True
+
+
+def token_logprob(logits: npt.NDArray[np.float32], token_id: int, num_top: int) -> TokenLogprob:
+    """Return how likely the model itself found a token, and which tokens it found most likely.
+
+    Args:
+        logits: Scores [vocab] float32; unchanged.
+        token_id: The token that was chosen.
+        num_top: How many of the most likely tokens to tell; >= 0. Of equally likely ones the lowest ids.
+
+    Raises:
+        ArtifactError: A logit is NaN or +inf, or every one is -inf.
+    """
+    _check_logits(logits)
+    scores = logits.astype(np.float64)
+    scores -= scores.max()
+    scores -= np.log(np.exp(scores).sum())
+    candidates = np.flatnonzero(_top_k(scores, num_top)) if num_top else np.zeros(0, np.int64)
+    best = candidates[np.argsort(-scores[candidates], kind="stable")][:num_top]
+    top = tuple((int(index), float(scores[index])) for index in best)
+    return TokenLogprob(token_id=token_id, logprob=float(scores[token_id]), top=top)
 
 
 def _check_logits(logits: npt.NDArray[np.float32]) -> None:

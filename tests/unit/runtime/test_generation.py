@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from amdnfs_runtime.bundle import LayerCacheEntry, Manifest, ModelEntry
-from amdnfs_runtime.errors import ArtifactError, CapacityError
+from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.generation import Generation
-from amdnfs_runtime.pages import PagePool
 from amdnfs_runtime.request import FinishReason, SamplingParams
 from tokenizers import Tokenizer, decoders, models
 
@@ -38,9 +37,8 @@ MANIFEST = Manifest(
 )
 
 
-def begin(prompt: Sequence[int] = (1, 2, 3), pool: PagePool | None = None, **params: Any) -> Generation:
-    pool = pool or PagePool(num_pages=9, page_tokens=4)
-    return Generation(prompt, SamplingParams(**params), MANIFEST, TOKENIZER, pool)
+def begin(prompt: Sequence[int] = (1, 2, 3), **params: Any) -> Generation:
+    return Generation(prompt, SamplingParams(**params), MANIFEST, TOKENIZER)
 
 
 def feed(generation: Generation, tokens: Sequence[int]) -> str:
@@ -160,30 +158,29 @@ def test_positions_that_a_request_can_come_to_need(num_prompt: int, max_tokens: 
     assert begin([1] * num_prompt, max_tokens=max_tokens).max_positions == positions
 
 
-def test_pages_are_taken_once_and_given_back() -> None:
-    pool = PagePool(num_pages=9, page_tokens=4)
-    generation = begin(pool=pool, max_tokens=6)
-    assert pool.num_used == 0
-    generation.reserve()
-    generation.reserve()
-    assert pool.num_used == 2
-    assert generation.table(1).tolist() == [1]
-    assert generation.table(5).tolist() == [1, 2]
-    assert not generation.release_if_finished()
-    feed(generation, [1, EOS])
-    assert generation.release_if_finished()
-    generation.release()
-    pool.check_integrity()
-    assert pool.num_used == 0
+def test_outputs_add_up_to_the_result() -> None:
+    generation = begin(stop=("STOP",), max_tokens=4, logprobs=1)
+    logits = np.zeros(len(WORDS), np.float32)
+    outputs = []
+    for token in (1, 7, 9, 2):
+        generation.accept(token, logits * 0 + np.eye(len(WORDS), dtype=np.float32)[token])
+        outputs.append(generation.take_output())
+    assert [output.text for output in outputs] == ["a", "", "ST\u00e9", "b"]
+    assert [output.token_ids for output in outputs] == [(1,), (7,), (9,), (2,)]
+    assert [output.is_last for output in outputs] == [False, False, False, True]
+    assert outputs[-1].result == generation.result()
+    assert generation.result().logprobs == tuple(item for output in outputs for item in output.logprobs)
 
 
-def test_a_pool_that_is_too_full_takes_nothing() -> None:
-    pool = PagePool(num_pages=3, page_tokens=4)
-    first, second = begin(pool=pool, max_tokens=3), begin(pool=pool, max_tokens=3)
-    first.reserve()
-    with pytest.raises(CapacityError, match="KV pool is full: 2 pages of 4 tokens needed, 0 free of 2"):
-        second.reserve()
-    second.release()
-    assert pool.num_used == 2
-    first.release()
-    pool.check_integrity()
+def test_a_cancelled_generation_keeps_what_it_has() -> None:
+    generation = begin()
+    generation.accept(1, None)
+    generation.cancel()
+    assert (generation.result().text, generation.finish_reason) == ("a", FinishReason.CANCELLED)
+
+
+def test_without_a_tokenizer_there_are_tokens_only() -> None:
+    generation = Generation([1], SamplingParams(max_tokens=2), MANIFEST, None)
+    generation.accept(1, None)
+    generation.accept(2, None)
+    assert (generation.result().token_ids, generation.result().text) == ((1, 2), "")

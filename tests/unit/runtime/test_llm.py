@@ -13,6 +13,7 @@ from typing import Any
 import amdnfs_runtime
 import pytest
 from amdnfs_runtime import LLM, FinishReason, GenerationResult, SamplingParams
+from amdnfs_runtime.config import EngineConfig
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
 
 PROMPTS = ["a", "Hello, world", "x" * 16, "y" * 17, "The quick brown fox jumps over the lazy dog.", "~" * 33]
@@ -98,7 +99,7 @@ def test_a_small_pool_makes_requests_wait_for_each_other(bundle: Path, llm: LLM)
 def test_an_end_token_of_the_model(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     free = greedy(llm, "Hello").token_ids
     manifest = dataclasses.replace(llm.manifest, eos_token_ids=(free[4],))
-    monkeypatch.setattr(llm, "manifest", manifest)
+    monkeypatch.setattr(llm.engine, "manifest", manifest)
     result = llm.generate("Hello", max_tokens=12)[0]
     assert (result.token_ids, result.finish_reason) == (free[: free.index(free[4]) + 1], FinishReason.EOS)
     more = llm.generate("Hello", max_tokens=12, min_tokens=8)[0]
@@ -165,7 +166,7 @@ def test_a_number_of_pages_that_is_none(bundle: Path, num_pages: Any) -> None:
 
 def test_an_empty_prompt_is_the_begin_token_or_refused(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     assert llm.generate("", max_tokens=2)[0].prompt_token_ids == (1,)
-    monkeypatch.setattr(llm, "manifest", dataclasses.replace(llm.manifest, bos_token_id=None))
+    monkeypatch.setattr(llm.engine, "manifest", dataclasses.replace(llm.manifest, bos_token_id=None))
     assert refusal(UsageError, llm.generate, "") == (
         "the prompt is empty and the model has no begin token; give at least one character"
     )
@@ -197,7 +198,10 @@ def test_a_prompt_that_is_not_unicode(llm: LLM) -> None:
         ({"top_p": 0.0}, "top_p must be a finite number > 0 and <= 1, not 0.0"),
         ({"stop": ["END", 1]}, "stop must be a string or a list of strings, none of them empty, not ['END', 1]"),
         ({"stop_token_ids": (-1,)}, "stop_token_ids must be an integer >= 0, not -1"),
-        ({"max_token": 3}, "unknown sampling option 'max_token'; known are ignore_eos, max_tokens, min_p, "),
+        (
+            {"max_token": 3},
+            "unknown sampling option 'max_token'; known are frequency_penalty, ignore_eos, logit_bias, ",
+        ),
     ],
 )
 def test_bad_options(llm: LLM, options: dict[str, Any], message: str) -> None:
@@ -226,7 +230,9 @@ def test_a_stream_that_is_left_early_gives_its_pages_back(llm: LLM) -> None:
     stream = llm.stream("Hello", max_tokens=50, ignore_eos=True)
     assert llm.pool.num_used == 0
     next(stream)
-    assert llm.pool.num_used == 4
+    assert llm.pool.num_used == 1
+    list(zip(range(20), stream, strict=False))
+    assert llm.pool.num_used == 2
     stream.close()
     assert llm.pool.num_used == 0
 
@@ -241,16 +247,54 @@ def test_two_open_streams_do_not_disturb_each_other(llm: LLM) -> None:
     assert texts == expected
 
 
-def test_pages_held_by_an_open_stream_are_waited_for_by_nobody(bundle: Path) -> None:
+def test_an_open_stream_goes_on_while_others_generate(bundle: Path, llm: LLM) -> None:
     small = amdnfs_runtime.load(bundle, target="cpu", num_pages=3)
+    expected = [greedy(llm, prompt, 20) for prompt in ("Hello", "World")]
     stream = small.stream("Hello", max_tokens=20, ignore_eos=True)
-    next(stream)
-    full = "KV pool is full: 2 pages of 16 tokens needed, 0 free of 2; wait for requests to finish"
-    assert refusal(CapacityError, small.generate, "Hello", max_tokens=20).startswith(full)
-    assert refusal(CapacityError, next, small.stream("Hello", max_tokens=20)).startswith(full)
-    stream.close()
-    assert len(greedy(small, "Hello", 20).token_ids) == 20
-    small.pool.check_integrity()
+    begin = next(stream)
+    assert greedy(small, "World", 20).token_ids == expected[1].token_ids
+    assert begin + "".join(stream) == expected[0].text
+    small.engine.check_integrity()
+    assert small.pool.num_used == 0
+
+
+def test_samples_of_a_prompt(llm: LLM) -> None:
+    params = SamplingParams(temperature=0.9, seed=7, max_tokens=12, ignore_eos=True, n=3)
+    results = llm.generate(["x" * 40, "Hello"], params)
+    assert [result.index for result in results] == [0, 1, 2, 0, 1, 2]
+    assert [result.prompt_token_ids for result in results] == [tuple(b"x" * 40)] * 3 + [tuple(b"Hello")] * 3
+    assert [result.timings.num_cached_tokens for result in results[1:3]] == [32, 32]
+    assert len({result.token_ids for result in results}) == 6
+    one = dataclasses.replace(params, n=1)
+    assert llm.generate("x" * 40, one)[0].token_ids == results[0].token_ids
+    assert [item.token_ids for item in llm.generate("Hello", params)] == [item.token_ids for item in results[3:]]
+
+
+def test_a_stream_has_one_sample(llm: LLM) -> None:
+    message = refusal(UsageError, llm.stream, "a", n=2)
+    assert message == "a stream has one sample, but n is 2; use generate"
+
+
+def test_logprobs_are_of_the_model_and_greedy_takes_the_first(llm: LLM) -> None:
+    result = llm.generate("Hello", max_tokens=6, ignore_eos=True, logprobs=3)[0]
+    assert result.token_ids == greedy(llm, "Hello", 6).token_ids
+    assert result.logprobs is not None
+    for token_id, item in zip(result.token_ids, result.logprobs, strict=True):
+        assert (token_id, item.logprob) == (item.token_id, item.top[0][1]) == (item.top[0][0], item.logprob)
+        assert item.top[0][1] >= item.top[1][1] >= item.top[2][1]
+    assert llm.generate("Hello", max_tokens=2)[0].logprobs is None
+
+
+def test_a_bias_towards_a_token(llm: LLM) -> None:
+    assert set(llm.generate("Hello", max_tokens=5, ignore_eos=True, logit_bias={65: 100})[0].token_ids) == {65}
+    assert refusal(UsageError, llm.generate, "a", logit_bias={128: 1}) == (
+        "logit_bias names token 128, but the vocabulary has 128 tokens (0 to 127)"
+    )
+
+
+def test_the_number_of_pages_is_given_once(bundle: Path) -> None:
+    message = refusal(UsageError, amdnfs_runtime.load, bundle, num_pages=8, config=EngineConfig(kv_pages=8))
+    assert message == "give either num_pages or kv_pages of config, not both"
 
 
 @pytest.mark.parametrize("num_calls", [0, 1, 5])
@@ -260,7 +304,7 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
 ) -> None:
     left = num_calls
     names = {"prefill_16": "_x", "decode_1": "_x", "decode_4": "_x"}
-    functions = dict(llm._program._functions)
+    functions = dict(llm.engine._program._functions)
 
     def limited(name: str) -> Any:
         def call(*arguments: Any) -> Any:
@@ -272,7 +316,7 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
 
         return call
 
-    monkeypatch.setattr(llm._program, "_functions", {name: limited(name) for name in names})
+    monkeypatch.setattr(llm.engine._program, "_functions", {name: limited(name) for name in names})
     expected = ArtifactError if kind is RuntimeError else KeyboardInterrupt
     with pytest.raises(expected):
         llm.generate(PROMPTS, max_tokens=12, ignore_eos=True)
@@ -285,7 +329,7 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
 def test_it_works_again_after_a_failure(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = greedy(llm, "Hello").token_ids
     with monkeypatch.context() as patch:
-        patch.setattr(llm._program, "_functions", {})
+        patch.setattr(llm.engine._program, "_functions", {})
         with pytest.raises(KeyError):
             greedy(llm, "Hello")
     assert greedy(llm, "Hello").token_ids == expected

@@ -20,6 +20,10 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = PagePool(num_pages=NUM_PAGES, page_tokens=4)
         self.references: list[int] = []
+        self.kept: set[int] = set()
+        self.idle: list[int] = []
+        self.reclaimed: list[int] = []
+        self.pool.on_reclaim = self.reclaimed.extend
 
     def snapshot(self):
         return [self.pool.refcount(page) for page in range(1, NUM_PAGES)]
@@ -34,9 +38,15 @@ class PoolMachine(RuleBasedStateMachine):
             with pytest.raises(CapacityError, match=f"{num_pages} pages of 4 tokens needed, {num_free} free of 8"):
                 self.pool.allocate(num_pages)
             return
+        num_plain = num_free - len(self.idle)
+        oldest = self.idle[: max(0, num_pages - num_plain)]
+        self.reclaimed.clear()
         pages = self.pool.allocate(num_pages)
         assert len(set(pages)) == len(pages) == num_pages
         assert not set(pages) & {0, *self.references}
+        assert [page for page in pages if page in self.idle] == oldest == self.reclaimed
+        self.idle = self.idle[len(oldest) :]
+        self.kept -= set(oldest)
         self.references += pages
 
     @precondition(lambda self: self.references)
@@ -45,8 +55,10 @@ class PoolMachine(RuleBasedStateMachine):
         order = data.draw(st.permutations(self.references))
         pages = order[: data.draw(st.integers(0, len(order)))]
         self.pool.free(pages)
-        for page in pages:
+        for page in reversed(pages):
             self.references.remove(page)
+            if page in self.kept and page not in self.references:
+                self.idle.append(page)
 
     @precondition(lambda self: self.references)
     @rule(data=st.data())
@@ -54,6 +66,37 @@ class PoolMachine(RuleBasedStateMachine):
         pages = data.draw(st.lists(st.sampled_from(self.references), max_size=4))
         self.pool.share(pages)
         self.references += pages
+
+    @precondition(lambda self: self.references)
+    @rule(data=st.data())
+    def keep(self, data):
+        pages = data.draw(st.lists(st.sampled_from(self.references), max_size=4))
+        self.pool.keep(pages)
+        self.kept.update(pages)
+
+    @rule(data=st.data())
+    def acquire(self, data):
+        pages = data.draw(st.lists(st.sampled_from([*self.references, *self.idle, 1]), max_size=4))
+        if 1 in pages and 1 not in [*self.references, *self.idle]:
+            with pytest.raises(ValueError, match="page 1 is free and its content is gone"):
+                self.pool.acquire(pages)
+            return
+        self.pool.acquire(pages)
+        self.references += pages
+        self.idle = [page for page in self.idle if page not in pages]
+
+    @rule(pages=st.lists(st.integers(1, NUM_PAGES - 1), max_size=4))
+    def forget(self, pages):
+        self.pool.forget(pages)
+        self.kept -= set(pages)
+        self.idle = [page for page in self.idle if page not in pages]
+
+    @rule(page=st.integers(1, NUM_PAGES - 1))
+    def keep_free_page(self, page):
+        if page in self.references:
+            return
+        with pytest.raises(ValueError, match=f"page {page} is free: it has no content to keep"):
+            self.pool.keep([*self.references, page])
 
     @precondition(lambda self: self.references)
     @rule(data=st.data())
@@ -81,6 +124,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.check_integrity()
         assert self.snapshot() == self.expected()
         assert self.pool.num_used == len(set(self.references))
+        assert self.pool.num_idle == len(self.idle)
+        assert {page for page in range(1, NUM_PAGES) if self.pool.is_kept(page)} == self.kept
         assert self.pool.num_free == NUM_PAGES - 1 - self.pool.num_used
 
 
@@ -136,6 +181,8 @@ def test_wrong_numbers_are_refused(call, message):
         (lambda pool: pool._refcounts.update({0: 1}), "the null page 0 is used"),
         (lambda pool: pool._refcounts.update({7: 1}), r"pages outside 1..4: \[7\]"),
         (lambda pool: pool._refcounts.update({1: 0}), r"used pages without references: \[1\]"),
+        (lambda pool: pool._idle.update({1: None}), r"idle pages that are free otherwise, used or not kept: \[1\]"),
+        (lambda pool: pool._kept.add(3), r"kept pages that are neither idle nor used: \[3\]"),
         (lambda pool: pool._free.pop(), "1 free \\+ 2 used pages are not 4"),
         (lambda pool: pool._refcounts.pop(2), "2 free \\+ 1 used pages are not 4"),
     ],
@@ -189,3 +236,20 @@ def test_request_pages_as_row():
     assert request_pages.as_row(2).tolist() == [1, 2]
     with pytest.raises(ValueError, match="2 pages do not fit into a page table row of 1"):
         request_pages.as_row(1)
+
+
+def test_request_pages_adopt_what_others_computed_once():
+    pool = PagePool(num_pages=13, page_tokens=4)
+    first, second = RequestPages(pool), RequestPages(pool)
+    first.ensure(40)
+    pool.keep(first.pages)
+    second.adopt(first.pages[:9])
+    second.ensure(44)
+    assert second.pages == (*range(1, 10), 11, 12)
+    first.release()
+    assert (pool.num_idle, second.all().tolist()) == (1, list(second.pages))
+    assert second.first(2).tolist() == [1, 2]
+    with pytest.raises(ValueError, match="11 pages are held already: only a request without pages can adopt some"):
+        second.adopt([1])
+    second.release()
+    assert pool.num_free == 12

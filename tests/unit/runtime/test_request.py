@@ -27,6 +27,11 @@ NAN, INF = math.nan, math.inf
         ("stop_token_ids", [[1], 1, None], "must be a tuple of integers"),
         ("stop_token_ids", [(-1,), (True,), (1.0,), (1, "2")], "must be an integer >= 0"),
         ("ignore_eos", [0, 1, None, "no"], "must be True or False"),
+        ("presence_penalty", [-2.1, 2.5, NAN, True, None], "must be a finite number >= -2 and <= 2"),
+        ("frequency_penalty", [-2.1, 2.5, NAN, True, None], "must be a finite number >= -2 and <= 2"),
+        ("logit_bias", [1, None, "ab", [1, 2]], "must be a mapping of token ids to numbers"),
+        ("logprobs", [-1, 21, True, 1.0], "must be an integer >= 0 and < 21"),
+        ("n", [0, 129, True, None], "must be an integer >= 1 and < 129"),
     ],
 )
 def test_out_of_range_names_field_range_and_value(name, values, allowed):
@@ -51,6 +56,10 @@ def test_out_of_range_names_field_range_and_value(name, values, allowed):
         ("stop", [(), ("a", "\n")]),
         ("stop_token_ids", [(), (0, 5)]),
         ("ignore_eos", [True, False]),
+        ("presence_penalty", [-2, 0, 2.0]),
+        ("frequency_penalty", [-2, 0, 2.0]),
+        ("logprobs", [None, 0, 20]),
+        ("n", [1, 128]),
     ],
 )
 def test_in_range_is_kept(name, values):
@@ -67,8 +76,30 @@ def test_one_stop_string_in_all_its_forms(given):
 def test_defaults_are_greedy_and_documented_values():
     params = SamplingParams()
     assert params.is_greedy
-    assert dataclasses.astuple(params) == (128, 0, 0.0, 0, 1.0, 0.0, 1.0, None, (), (), False)
+    assert dataclasses.astuple(params) == (
+        *(128, 0, 0.0, 0, 1.0, 0.0, 1.0, None, (), (), False),
+        *(0.0, 0.0, (), None, 1),
+    )
     assert not SamplingParams(temperature=0.1).is_greedy
+
+
+@pytest.mark.parametrize("given", [{7: 1, 3: -2.5}, ((7, 1.0), (3, -2.5)), [(7, 1), (3, -2.5)]])
+def test_a_bias_in_all_its_forms(given):
+    assert SamplingParams(logit_bias=given).logit_bias == ((3, -2.5), (7, 1.0))
+    assert hash(SamplingParams(logit_bias=given)) == hash(SamplingParams(logit_bias={3: -2.5, 7: 1}))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({-1: 1.0}, "logit_bias must be an integer >= 0, not -1"),
+        ({"a": 1.0}, "logit_bias must be an integer >= 0, not 'a'"),
+        ({5: 101}, r"logit_bias\[5\] must be a finite number >= -100 and <= 100, not 101"),
+    ],
+)
+def test_a_bias_out_of_range(given, message):
+    with pytest.raises(UsageError, match=message):
+        SamplingParams(logit_bias=given)
 
 
 def test_min_tokens_above_max_tokens_is_refused():
@@ -91,7 +122,7 @@ def test_params_are_frozen_and_keyword_only():
 
 
 def test_finish_reasons_are_their_json_values():
-    assert [str(reason) for reason in FinishReason] == ["length", "stop", "eos", "context"]
+    assert [str(reason) for reason in FinishReason] == ["length", "stop", "eos", "context", "cancelled"]
 
 
 def test_rates_count_the_first_token_to_the_prefill():

@@ -1,0 +1,96 @@
+"""From a planned call to the arguments of a program. The page table is as wide as the longest request of the call."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from amdnfs_runtime.bundle import Manifest, TargetEntry
+from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.pages import NULL_PAGE
+from amdnfs_runtime.scheduler import DecodeCall, PrefillCall
+
+IntArray = npt.NDArray[np.int64]
+TableArray = npt.NDArray[np.int32]
+Arguments = tuple[IntArray, IntArray, IntArray, TableArray]
+"""Tokens `[batch, tokens]`, start `[batch]`, valid `[batch]`, page table `[batch, pages]`."""
+
+
+class DeviceProgram(Protocol):
+    """What an engine needs of a device: `device.Program`, or a stand-in for tests and simulations."""
+
+    def make_pools(self, manifest: Manifest, num_pages: int, /) -> list[Any]:
+        """See `device.Program.make_pools`."""
+
+    def call(
+        self,
+        name: str,
+        tokens: IntArray,
+        start: IntArray,
+        num_valid: IntArray,
+        table: TableArray,
+        pools: list[Any],
+        /,
+    ) -> tuple[Any, Any, list[Any]]:
+        """See `device.Program.call`."""
+
+    def read(self, array: Any, /) -> npt.NDArray[Any]:
+        """See `device.Program.read`."""
+
+    def read_rows(self, array: Any, rows: list[int], /) -> npt.NDArray[Any]:
+        """See `device.Program.read_rows`."""
+
+
+class ProgramNames:
+    """Names of the entry points of a target by their sizes."""
+
+    def __init__(self, target: TargetEntry, where: str) -> None:
+        """Reads them.
+
+        Args:
+            target: The target.
+            where: How a message names it.
+
+        Raises:
+            ArtifactError: It has no prefill or no decode entry point.
+        """
+        points = target.entry_points
+        self._prefill = {point.tokens: point.name for point in points if point.kind == "prefill"}
+        self._decode = {point.batch: point.name for point in points if point.kind == "decode"}
+        if not self._prefill or not self._decode:
+            raise ArtifactError(f"{where} has no prefill or no decode entry point; compile the bundle again")
+        self.prefill_sizes = tuple(sorted(self._prefill))
+        self.decode_sizes = tuple(sorted(self._decode))
+
+    def name(self, call: PrefillCall | DecodeCall) -> str:
+        """The entry point of a call."""
+        return self._prefill[call.size] if isinstance(call, PrefillCall) else self._decode[call.size]
+
+
+def arguments_of(call: PrefillCall | DecodeCall, page_tokens: int) -> Arguments:
+    """The arguments of a call; unused rows and entries hold the null page."""
+    return _prefill(call, page_tokens) if isinstance(call, PrefillCall) else _decode(call)
+
+
+def _prefill(call: PrefillCall, page_tokens: int) -> Arguments:
+    end = call.begin + call.count
+    tokens = np.zeros((1, call.size), np.int64)
+    tokens[0, : call.count] = call.job.tokens[call.begin : end]
+    table = call.job.pages.first(-(-end // page_tokens))[None].copy()
+    return tokens, np.array([call.begin], np.int64), np.array([call.count], np.int64), table
+
+
+def _decode(call: DecodeCall) -> Arguments:
+    num_jobs = len(call.jobs)
+    tokens, start = np.zeros((call.size, 1), np.int64), np.zeros(call.size, np.int64)
+    valid = np.zeros(call.size, np.int64)
+    tokens[:num_jobs, 0] = [job.tokens[-1] for job in call.jobs]
+    start[:num_jobs] = [job.num_computed for job in call.jobs]
+    valid[:num_jobs] = 1
+    rows = [job.pages.all() for job in call.jobs]
+    table = np.full((call.size, max(map(len, rows))), NULL_PAGE, np.int32)
+    for row, pages in enumerate(rows):
+        table[row, : len(pages)] = pages
+    return tokens, start, valid, table

@@ -1,0 +1,304 @@
+"""The engine: takes requests, runs one step after the other on a device, and says what each step added.
+
+    prepare -> start -> [ plan -> call the programs -> sample -> outputs ] ... -> pages are free again
+
+One thread at a time. `prepare` alone may be called from any thread. `async_engine` gives it a thread of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from amdnfs_runtime.bundle import Manifest
+from amdnfs_runtime.calls import DeviceProgram, ProgramNames, arguments_of
+from amdnfs_runtime.config import EngineConfig
+from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
+from amdnfs_runtime.generation import Generation
+from amdnfs_runtime.health import Counters, EngineStats, Health
+from amdnfs_runtime.pages import PagePool
+from amdnfs_runtime.prefix import OnRemoved, OnStored, PrefixCache
+from amdnfs_runtime.prompts import check_prompt, check_vocabulary, encode
+from amdnfs_runtime.request import Output, SamplingParams
+from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler
+
+
+class Request:
+    """A prompt with its samples, checked and ready to start."""
+
+    def __init__(self, request_id: str, params: SamplingParams, generations: Sequence[Generation]) -> None:
+        """Called by `Engine.prepare`."""
+        self.request_id = request_id
+        self.params = params
+        self.generations = tuple(generations)
+        self.jobs: tuple[Job, ...] = ()
+
+
+class Engine:
+    """Runs requests on a program."""
+
+    def __init__(
+        self,
+        program: DeviceProgram,
+        manifest: Manifest,
+        target_name: str,
+        tokenizer: Tokenizer | None,
+        num_pages: int,
+        config: EngineConfig,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        on_stored: OnStored | None = None,
+        on_removed: OnRemoved | None = None,
+    ) -> None:
+        """Makes the pools on the device.
+
+        Args:
+            program: The device.
+            manifest: What the program expects.
+            target_name: Which target of the manifest the program is for.
+            tokenizer: Makes tokens of prompts and text of tokens; None for token ids only.
+            num_pages: Pages of the pool, the null page included.
+            config: Limits.
+            clock: Seconds.
+            on_stored: Told of pages that later prompts can use; see `prefix`.
+            on_removed: Told of pages that are gone.
+
+        Raises:
+            ArtifactError: If the target has no prefill or no decode entry point.
+            CapacityError: If the device does not hold the pools.
+        """
+        self.manifest = manifest
+        self.target_name = target_name
+        self.tokenizer = tokenizer
+        self.config = config
+        self.health = Health()
+        self.counters = Counters()
+        self._names = ProgramNames(manifest.targets[target_name], target_name)
+        self._clock = clock
+        self._ids = itertools.count()
+        self._pool = PagePool(num_pages, manifest.page_tokens)
+        self._cache: PrefixCache | None = None
+        if config.prefix_cache:
+            self._cache = PrefixCache(self._pool, on_stored=on_stored, on_removed=on_removed)
+        self._scheduler = Scheduler(self._pool, limits_of(self._names, config), self._cache)
+        self._program = program
+        self._pools = program.make_pools(manifest, num_pages)
+        self._requests: dict[str, Request] = {}
+        self._generations: dict[Job, Generation] = {}
+
+    @property
+    def pool(self) -> PagePool:
+        """The page pool."""
+        return self._pool
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a request is waiting or running."""
+        return bool(self._requests)
+
+    @property
+    def request_ids(self) -> tuple[str, ...]:
+        """Requests that are waiting or running, in the order in which they came."""
+        return tuple(self._requests)
+
+    def prepare(self, prompt: str | Sequence[int], params: SamplingParams, request_id: str | None = None) -> Request:
+        """Checks a request and makes it ready; takes nothing. Safe from any thread.
+
+        Args:
+            prompt: A text or token ids.
+            params: How to choose tokens, and when to end.
+            request_id: Name of the request; by default a new number.
+
+        Raises:
+            CapacityError: If the request can never fit the context or the pool; with numbers.
+            UsageError: If the prompt is no prompt, or an option names a token that the model does not have.
+        """
+        if isinstance(prompt, str):
+            if self.tokenizer is None:
+                raise UsageError("this engine has no tokenizer: give token ids instead of text")
+            prompt = encode(self.tokenizer, self.manifest, prompt)
+        ids = check_prompt(prompt, self.manifest)
+        if params.stop and self.tokenizer is None:
+            raise UsageError("this engine has no tokenizer: it cannot look for stop strings")
+        check_vocabulary([token for token, _ in params.bias], "logit_bias", self.manifest)
+        name = f"request-{next(self._ids)}" if request_id is None else request_id
+        generations = [
+            Generation(ids, params, self.manifest, self.tokenizer, request_id=name, index=index)
+            for index in range(params.n)
+        ]
+        self._check_fits(len(ids), generations[0].max_positions)
+        return Request(name, params, generations)
+
+    def start(self, request: Request) -> None:
+        """Puts a request behind all others.
+
+        Raises:
+            UsageError: If a request of the same name is waiting or running.
+        """
+        if request.request_id in self._requests:
+            raise UsageError(f"request {request.request_id!r} exists: wait until it has ended, or choose another name")
+        now, leader = self._clock(), None
+        jobs = []
+        for generation in request.generations:
+            generation.arrived_s = now
+            job = Job(generation.prompt_token_ids, self._pool, leader if self._cache is not None else None)
+            leader = leader or job
+            jobs.append(job)
+            self._generations[job] = generation
+            self._scheduler.add(job)
+        request.jobs = tuple(jobs)
+        self._requests[request.request_id] = request
+
+    def cancel(self, request_id: str) -> bool:
+        """Ends a request and frees its pages at once; says whether it was there."""
+        request = self._requests.get(request_id)
+        if request is None:
+            return False
+        for job, generation in zip(request.jobs, request.generations, strict=True):
+            generation.cancel()
+            self._remove(job)
+        self._requests.pop(request_id, None)
+        self.counters.num_cancelled += 1
+        return True
+
+    def step(self) -> list[Output]:
+        """Runs one step.
+
+        Returns:
+            What is new, request by request; nothing if there is no work. A request whose device call failed ends with
+            an output that has the error. All others go on.
+        """
+        began_s = self._clock()
+        outputs: list[Output] = []
+        for call in self._scheduler.plan():
+            if call.jobs[0].state is JobState.DONE:  # an earlier piece of this prompt failed
+                continue
+            try:
+                results = self._call(call)
+            except AmdnfsError as error:
+                outputs += self._device_failed(call, error)
+                continue
+            self.health.call_worked()
+            self._scheduler.complete(call)
+            if results is not None:
+                outputs += self._take(call, *results)
+        self.counters.num_steps += 1
+        self.counters.step_s += self._clock() - began_s
+        return outputs
+
+    def fail_all(self, error: AmdnfsError) -> list[Output]:
+        """Ends all requests with an error and frees their pages; for whoever runs the engine and caught a bug."""
+        self.health.call_failed(str(error))
+        return [output for job in list(self._generations) for output in self._fail(job, error)]
+
+    def stats(self) -> EngineStats:
+        """Numbers for gauges and counters."""
+        return EngineStats(
+            num_waiting=self._scheduler.num_waiting,
+            num_running=self._scheduler.num_running,
+            num_preemptions=self._scheduler.num_preemptions,
+            num_pages=self._pool.num_pages - 1,
+            num_used_pages=self._pool.num_used,
+            num_cached_pages=0 if self._cache is None else self._cache.num_pages,
+            totals=dataclasses.replace(self.counters),
+        )
+
+    def check_integrity(self) -> None:
+        """Checks pages, prefix cache and scheduler; for tests.
+
+        Raises:
+            InternalError: If something does not fit.
+        """
+        self._scheduler.check_integrity()
+
+    def _call(self, call: Call) -> tuple[Any, Any] | None:
+        """Makes one device call: greedy tokens and logits where wanted; None for a piece inside a prompt."""
+        began_s = self._clock()
+        for job in call.jobs:
+            generation = self._generations[job]
+            if generation.started_s is None:
+                generation.started_s = began_s
+        arguments = arguments_of(call, self.manifest.page_tokens)
+        began_s = self._clock()
+        self.health.call_began_s = began_s
+        try:
+            greedy, logits, self._pools = self._program.call(self._names.name(call), *arguments, self._pools)
+            if isinstance(call, PrefillCall) and not call.is_last:
+                return None
+            wanted = [row for row, job in enumerate(call.jobs) if self._generations[job].needs_logits]
+            rows = dict(zip(wanted, self._program.read_rows(logits, wanted), strict=True)) if wanted else {}
+            return self._program.read(greedy), rows
+        finally:
+            self.health.call_began_s = None
+            self.counters.count_call(call, self._clock() - began_s)
+
+    def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[Output]:
+        """Gives each request of a call its next token."""
+        now = self._clock()
+        outputs = []
+        for row, (job, token) in enumerate(zip(call.jobs, greedy.tolist(), strict=False)):
+            generation = self._generations[job]
+            try:
+                generation.accept(token, rows.get(row), now)
+            except ArtifactError as error:
+                self.health.call_failed(str(error))
+                outputs += self._fail(job, error)
+                continue
+            job.tokens.append(generation.last_token)
+            if len(generation.token_ids) == 1:
+                generation.num_cached_tokens = job.num_cached
+                self.counters.num_prompt_tokens += job.num_prompt
+                self.counters.num_cached_tokens += job.num_cached
+            self.counters.num_generated_tokens += 1
+            if generation.finish_reason is not None:
+                self._remove(job)
+                self.counters.num_finished += 1
+            outputs.append(generation.take_output())
+        return outputs
+
+    def _device_failed(self, call: Call, error: AmdnfsError) -> list[Output]:
+        """Ends the requests of a call; what the device holds is not trusted any more."""
+        self.health.call_failed(str(error))
+        if self._cache is not None:
+            self._cache.clear()
+        return [output for job in call.jobs for output in self._fail(job, error)]
+
+    def _fail(self, job: Job, error: AmdnfsError) -> list[Output]:
+        generation = self._generations[job]
+        self._remove(job)
+        generation.cancel()
+        self.counters.num_failed += 1
+        return [Output(request_id=generation.request_id, index=generation.index, text="", token_ids=(), error=error)]
+
+    def _remove(self, job: Job) -> None:
+        """Frees the pages of a sample; with the last one its request is gone."""
+        self._scheduler.remove(job)
+        generation = self._generations.pop(job, None)
+        request = None if generation is None else self._requests.get(generation.request_id)
+        if request is not None and all(other.state is JobState.DONE for other in request.jobs):
+            del self._requests[request.request_id]
+
+    def _check_fits(self, num_prompt: int, max_positions: int) -> None:
+        needed, usable = self._pool.pages_for(max_positions), self._pool.num_pages - 1
+        if needed > usable:
+            raise CapacityError(
+                f"the request needs {needed} pages of {self._pool.page_tokens} tokens ({num_prompt} of prompt, up to "
+                f"{max_positions - num_prompt} generated), but the pool has {usable}; "
+                "ask for fewer tokens, or load with more pages"
+            )
+
+
+def limits_of(names: ProgramNames, config: EngineConfig) -> Limits:
+    """What a step holds: what the configuration says, else what the programs hold."""
+    max_running = config.max_running or names.decode_sizes[-1]
+    return Limits(
+        prefill_sizes=names.prefill_sizes,
+        decode_sizes=names.decode_sizes,
+        max_running=max_running,
+        max_step_tokens=config.max_step_tokens or names.prefill_sizes[-1] + max_running,
+    )
