@@ -213,9 +213,11 @@ def _existing(final: Path, digest: str) -> Manifest | None:
     except ArtifactError as error:
         raise ArtifactError(f"{error}\n  remove {final} first, or choose another place with -o") from error
     if manifest.model.digest != digest:
+        model = manifest.model
+        stored = model.dtype if model.quantization == "none" else f"{model.dtype}, quantised as {model.quantization}"
         raise UsageError(
-            f"{final} holds another model or other options ({manifest.model.name}, {manifest.model.dtype}, "
-            f"quantisation {manifest.model.quantization}, pages of {manifest.page_tokens} tokens); remove it, or choose another place with -o"
+            f"{final} holds another model or other options ({model.name}, {stored}, pages of "
+            f"{manifest.page_tokens} tokens); remove it, or choose another place with -o"
         )
     return manifest
 

@@ -30,6 +30,7 @@ def describe_bundle(path: Path) -> dict[str, Any]:
             "architecture": manifest.model.architecture,
             "model_type": manifest.model.model_type,
             "dtype": manifest.model.dtype,
+            "quantization": manifest.model.quantization,
             "vocab_size": manifest.model.vocab_size,
             "context_tokens": manifest.model.context_tokens,
             "digest": manifest.model.digest,
@@ -70,6 +71,10 @@ def inspect_command(bundle: Path, check: bool, as_json: bool) -> None:
         return
     model, cache = values["model"], values["cache"]
     click.echo(f"{bundle}: {model['name']} ({model['architecture']}, {model['dtype']})")
+    if model["quantization"] != "none":
+        from amdnfs_compile.quantize.scheme import describe_layout
+
+        click.echo(f"  decoder layers quantised: {describe_layout(model['quantization'])} ({model['quantization']})")
     click.echo(f"  context {model['context_tokens']} tokens, vocabulary {model['vocab_size']}")
     click.echo(
         f"  cache: {cache['num_layers']} layers, pages of {cache['page_tokens']} tokens, "

@@ -242,7 +242,7 @@ def _read_config(folder: Path) -> Any:
         method = named or "an unnamed method"
         raise ModelError(
             f"{folder}: the checkpoint is quantised with {method}, which is not read yet; "
-            "compile the unquantised checkpoint it was made from"
+            "compile the unquantised checkpoint it was made from; --quantize quantises it again"
         )
     try:
         # Without trust_remote_code=False, transformers asks on the terminal whether it may run a model's own code.

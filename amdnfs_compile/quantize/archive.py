@@ -65,7 +65,8 @@ class QuantizedWeights:
 
     def summary(self) -> str:
         """What came of it, in one line."""
-        text = f"{self.num_elements} elements, {self.num_saturated} beyond the range of {self.layout.element}"
+        text = f"{self.num_elements} elements, {self.num_saturated} rounded to the end of the range"
+        text += f" of {self.layout.element}"
         return text + (f" (in {len(self.saturated)} weights, first {self.saturated[0]})" if self.saturated else "")
 
     def entries(self) -> Iterator[tuple[str, str, tuple[int, ...]]]:

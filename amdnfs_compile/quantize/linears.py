@@ -99,11 +99,7 @@ def require_divisible(linears: Mapping[str, Linear], layout: QuantizedLayout) ->
         except ValueError as error:
             depths = {item.depth for item in linears.values()}
             sizes = [size for size in GROUP_SIZES_TO_TRY if all(depth % int(size) == 0 for depth in depths)]
-            remedy = (
-                f"use --group-size {' or '.join(sizes)}"
-                if sizes
-                else "use --quantize int8 without --group-size instead"
-            )
+            remedy = f"use --group-size {' or '.join(sizes or ['channel'])}"
             raise ModelError(f"{path}.weight cannot be stored as {layout.spelling}: {error}; {remedy}") from error
 
 

@@ -121,8 +121,8 @@ def test_no_command_at_all(run_cli: RunCli) -> None:
         (["amdnfs-compile", "MODEL", "--target", "cpu", "--jobs", "0"], "error: jobs=0: must be at least 1"),
         (["amdnfs-compile", "MODEL", "--target", "cpu", "--dtype", "f8"], "'f8' is not one of 'auto', 'f32'"),
         (
-            ["amdnfs-compile", "MODEL", "--target", "cpu", "--quantize", "int8"],
-            "error: --quantize int8: quantisation is",
+            ["amdnfs-compile", "MODEL", "--target", "cpu", "--quantize", "w8a8", "--group-size", "32"],
+            "error: group_size=32: quantize=w8a8 has channel, default channel",
         ),
         (
             ["amdnfs-compile", "MODEL", "--target", "cpu", "--prefill-chunks", "a"],

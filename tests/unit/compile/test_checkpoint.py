@@ -152,7 +152,7 @@ def test_a_quantised_checkpoint(fresh_twin: Path, setting: dict[str, Any], metho
     change_config(fresh_twin, **setting)
     assert refusal(fresh_twin) == (
         f"{fresh_twin}: the checkpoint is quantised with {method}, which is not read yet; "
-        "compile the unquantised checkpoint it was made from"
+        "compile the unquantised checkpoint it was made from; --quantize quantises it again"
     )
 
 

@@ -28,6 +28,7 @@ GOOD: dict[str, Any] = {
         "vocab_size": 128,
         "context_tokens": 64,
         "digest": "0" * 64,
+        "quantization": "none",
     },
     "page_tokens": 16,
     "cache_dtype": "f16",
