@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -140,8 +140,7 @@ class Engine:
         Raises:
             UsageError: If a request of the same name is waiting or running.
         """
-        if request.request_id in self._requests:
-            raise UsageError(f"request {request.request_id!r} exists: wait until it has ended, or choose another name")
+        self.check_name(request.request_id, self._requests)
         now, leader = self._clock(), None
         jobs = []
         for generation in request.generations:
@@ -154,17 +153,29 @@ class Engine:
         request.jobs = tuple(jobs)
         self._requests[request.request_id] = request
 
-    def cancel(self, request_id: str) -> bool:
-        """Ends a request and frees its pages at once; says whether it was there."""
+    @staticmethod
+    def check_name(request_id: str, taken: Container[str]) -> None:
+        """Checks that a request has a name of its own.
+
+        Raises:
+            UsageError: It has not.
+        """
+        if request_id in taken:
+            raise UsageError(f"request {request_id!r} exists: wait until it has ended, or choose another name")
+
+    def cancel(self, request_id: str) -> list[Output]:
+        """Ends a request and frees its pages at once; the last outputs of its samples, none if it has ended."""
         request = self._requests.get(request_id)
         if request is None:
-            return False
+            return []
+        outputs = []
         for job, generation in zip(request.jobs, request.generations, strict=True):
-            generation.cancel()
-            self._remove(job)
-        self._requests.pop(request_id, None)
+            if job.state is not JobState.DONE:
+                generation.cancel()
+                self._remove(job)
+                outputs.append(generation.take_output())
         self.counters.num_cancelled += 1
-        return True
+        return outputs
 
     def step(self) -> list[Output]:
         """Runs one step.
@@ -195,6 +206,10 @@ class Engine:
         """Ends all requests with an error and frees their pages; for whoever runs the engine and caught a bug."""
         self.health.call_failed(str(error))
         return [output for job in list(self._generations) for output in self._fail(job, error)]
+
+    def now_s(self) -> float:
+        """The engine's time, in seconds."""
+        return self._clock()
 
     def stats(self) -> EngineStats:
         """Numbers for gauges and counters."""
