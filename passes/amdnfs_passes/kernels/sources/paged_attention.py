@@ -48,13 +48,13 @@ def paged_attention(
     PAGE_TOKENS: tl.constexpr,
     ROWS: tl.constexpr,
     KEYS: tl.constexpr,
-    PARTS: tl.constexpr,
     NUM_SPLITS: tl.constexpr,
+    PARTS: tl.constexpr = 1,
 ):
     """One tile of `ROWS` query rows against one split of the keys, `KEYS` at a time.
 
-    With `PARTS` above 1 the products of queries and keys go over the head dim in that many parts and the queries are
-    read again for each tile of keys: RDNA3 holds both operands of a product twice, and wide heads do not fit otherwise.
+    With `PARTS` above 1 the product of queries and keys goes over the head dim in that many parts, so that fewer keys
+    are in registers at a time: RDNA3 holds both operands of a product twice, and wide heads do not fit otherwise.
     """
     LOG2E: tl.constexpr = 1.4426950408889634
     # A score that is not seen is so far below the first maximum that its weight is zero.
