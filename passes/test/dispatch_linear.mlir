@@ -262,6 +262,35 @@ func.func @another_axis(%h: !x, %gain: !g, %w: !w) -> !y {
 
 // -----
 
+!x = !torch.vtensor<[1,16,16],f16>
+!m = !torch.vtensor<[1,16],f16>
+!g = !torch.vtensor<[16],f16>
+!w = !torch.vtensor<[8,16],f16>
+!y = !torch.vtensor<[1,16,8],f16>
+
+// Without its axis the mean of a token scales the columns.
+// CHECK-LABEL: func.func @a_mean_without_its_axis
+// CHECK:         torch.aten.rsqrt
+// CHECK:         call @amdnfs.dispatch_linear.{{[a-z0-9.]+}}({{%[0-9]+}}, {{%[0-9]+}})
+func.func @a_mean_without_its_axis(%h: !x, %gain: !g, %w: !w) -> !y {
+  %none = torch.constant.none
+  %false = torch.constant.bool false
+  %last = torch.constant.int -1
+  %one = torch.constant.int 1
+  %eps = torch.constant.float 1.000000e-05
+  %square = torch.aten.mul.Tensor %h, %h : !x, !x -> !x
+  %axes = torch.prim.ListConstruct %last : (!torch.int) -> !torch.list<int>
+  %mean = torch.aten.mean.dim %square, %axes, %false, %none : !x, !torch.list<int>, !torch.bool, !torch.none -> !m
+  %more = torch.aten.add.Scalar %mean, %eps, %one : !m, !torch.float, !torch.int -> !m
+  %root = torch.aten.rsqrt %more : !m -> !m
+  %scaled = torch.aten.mul.Tensor %h, %root : !x, !m -> !x
+  %normed = torch.aten.mul.Tensor %gain, %scaled : !g, !x -> !x
+  %0 = torch.aten.linear %normed, %w, %none : !x, !w, !torch.none -> !y
+  return %0 : !y
+}
+
+// -----
+
 !x = !torch.vtensor<[2,16],f16>
 !xf = !torch.vtensor<[2,16],f32>
 !xd = !torch.vtensor<[?,16],f16>

@@ -11,7 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amdnfs_passes.ir import Operation, Value, constant_float, constant_int, defining_op, list_elements
+from amdnfs_passes.ir import (
+    Operation,
+    Value,
+    constant_bool,
+    constant_float,
+    constant_int,
+    defining_op,
+    list_elements,
+)
 from amdnfs_passes.templates import tensor_type
 
 
@@ -93,7 +101,7 @@ def _match_scaled(value: Value) -> tuple[Value, float] | None:
             continue
         eps = constant_float(shifted.operands[1])
         mean = defining_op(shifted.operands[0])
-        if eps is None or mean is None or mean.name != "torch.aten.mean.dim":
+        if eps is None or mean is None or mean.name != "torch.aten.mean.dim" or not constant_bool(mean.operands[2]):
             continue
         axes = [constant_int(axis) for axis in list_elements(mean.operands[1]) or []]
         square = defining_op(mean.operands[0])

@@ -13,6 +13,7 @@ import struct
 from collections import Counter
 from dataclasses import asdict, dataclass
 
+_ELF64_LITTLE_ENDIAN = b"\x7fELF\x02\x01"
 _SYMBOL_TABLES = (2, 11)  # SHT_SYMTAB, SHT_DYNSYM
 _PTX_VERSION = "8.0"
 _MATRIX = re.compile(r"^\s*(?:v_mfma|v_smfmac|v_wmma|v_swmmac)_", re.MULTILINE)
@@ -90,27 +91,39 @@ def set_lds_bytes(code: bytes, lds_bytes: int) -> bytes:
     """Writes the shared memory of a workgroup into the kernel descriptors of an AMD code object.
 
     Raises:
-        ValueError: If `code` has no kernel descriptor.
+        ValueError: If `code` is no code object, is damaged, or has no kernel descriptor.
     """
+    if code[:6] != _ELF64_LITTLE_ENDIAN:
+        raise ValueError(f"{len(code)} bytes that are no code object: they begin with {code[:6]!r}")
     image = bytearray(code)
+    try:
+        places = _descriptor_places(image)
+        for place in places:
+            struct.pack_into("<I", image, place, lds_bytes)
+    except (struct.error, IndexError, ValueError) as error:
+        raise ValueError(f"the code object of {len(code)} bytes is damaged: {error}") from error
+    if not places:
+        raise ValueError("the code object has no kernel descriptor")
+    return bytes(image)
+
+
+def _descriptor_places(image: bytearray) -> list[int]:
+    """Where the kernel descriptors begin: the symbols that end in `.kd`."""
     (section_offset,) = struct.unpack_from("<Q", image, 40)
     entry_bytes, num_sections, _ = struct.unpack_from("<HHH", image, 58)
     sections = [struct.unpack_from("<IIQQQQIIQQ", image, section_offset + i * entry_bytes) for i in range(num_sections)]
     table = next((section for section in sections if section[1] in _SYMBOL_TABLES), None)
     if table is None:
-        raise ValueError("the code object has no symbols")
+        return []
     names_offset = sections[table[6]][4]
-    num_written = 0
+    places = []
     for i in range(table[5] // 24):
         name_offset, _, _, section_index, value, _ = struct.unpack_from("<IBBHQQ", image, table[4] + i * 24)
         begin = names_offset + name_offset
         if image[begin : image.index(0, begin)].endswith(b".kd"):
             home = sections[section_index]
-            struct.pack_into("<I", image, home[4] + value - home[3], lds_bytes)
-            num_written += 1
-    if not num_written:
-        raise ValueError("the code object has no kernel descriptor")
-    return bytes(image)
+            places.append(home[4] + value - home[3])
+    return places
 
 
 def use_older_ptx(text: str) -> str:
