@@ -102,6 +102,11 @@ class Engine:
         return bool(self._requests)
 
     @property
+    def num_running(self) -> int:
+        """Samples that hold pages."""
+        return self._scheduler.num_running
+
+    @property
     def request_ids(self) -> tuple[str, ...]:
         """Requests that are waiting or running, in the order in which they came."""
         return tuple(self._requests)

@@ -241,12 +241,14 @@ class Scheduler:
         index = 0
         while index < len(self._running):
             job = self._running[index]
+            index += 1
+            if len(job.tokens) <= job.pages.token_capacity:
+                continue
             while self._pool.pages_for(len(job.tokens)) - len(job.pages.pages) > self._pool.num_free:
                 self._preempt(self._running[-1])
                 if job.state is JobState.WAITING:
                     return
             job.pages.ensure(len(job.tokens))
-            index += 1
 
     def _preempt(self, job: Job) -> None:
         self._take_out(job)

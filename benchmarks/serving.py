@@ -1,0 +1,135 @@
+"""The engine's own share of a step: scheduling, sampling and detokenising beside the device call.
+
+    python benchmarks/serving.py [BUNDLE]
+
+Without a bundle: 32 requests of the demo model's tokenizer on a device that answers at once, with 32000 tokens of
+vocabulary, so that what is measured is the host alone. Shares are against the time of a decode step of a 1.1B model,
+batch 32: what this CPU measured, and the floor of products (weights read once at peak bandwidth: no device is so fast).
+With a bundle: the same requests on its CPU program, host and device side by side.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from amdnfs_runtime.bundle import EntryPoint, LayerCacheEntry, Manifest, ModelEntry, TargetEntry
+from amdnfs_runtime.config import EngineConfig
+from amdnfs_runtime.engine import Engine
+from amdnfs_runtime.llm import load_engine
+from amdnfs_runtime.request import SamplingParams
+from amdnfs_targets.products import get_product
+from tokenizers import Tokenizer
+
+TOKENIZER = Path(__file__).parents[1] / "examples" / "demo_model" / "tokenizer.json"
+RUNNING, VOCAB, STEPS = 32, 32_000, 200
+WEIGHT_BYTES = 1.1e9 * 2
+CASES = {
+    "greedy": SamplingParams(max_tokens=STEPS, ignore_eos=True),
+    "greedy, a stop string": SamplingParams(max_tokens=STEPS, ignore_eos=True, stop="\0\0"),
+    "temperature, top-k 40": SamplingParams(max_tokens=STEPS, ignore_eos=True, temperature=0.8, top_k=40, seed=1),
+    "temperature, top-p 0.95": SamplingParams(max_tokens=STEPS, ignore_eos=True, temperature=0.8, top_p=0.95, seed=1),
+    "greedy, 5 logprobs": SamplingParams(max_tokens=STEPS, ignore_eos=True, logprobs=5),
+}
+
+
+class Instant:
+    """A device that answers at once, with the same logits each time."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.logits = rng.normal(scale=3, size=(RUNNING, VOCAB)).astype(np.float32)
+        self.logits[:, 512:] -= 20  # what the demo model's tokenizer knows
+
+    def make_pools(self, manifest: Manifest, num_pages: int) -> list[Any]:
+        """Nothing."""
+        return []
+
+    def call(
+        self, name: str, tokens: Any, start: Any, num_valid: Any, table: Any, pools: list[Any]
+    ) -> tuple[Any, Any, list[Any]]:
+        """Greedy tokens that change from step to step, and the logits."""
+        return (start * 7 + 13) % 500, self.logits, pools
+
+    def read(self, array: Any) -> Any:
+        """The array."""
+        return array
+
+    def read_rows(self, array: Any, rows: Sequence[int]) -> Any:
+        """Copies rows, as the real thing does."""
+        return array[list(rows)]
+
+
+def fake_manifest() -> Manifest:
+    """What an engine must know of a 1.1B model."""
+    points = (
+        EntryPoint(name="prefill_64", kind="prefill", batch=1, tokens=64),
+        EntryPoint(name="decode_32", kind="decode", batch=RUNNING, tokens=1),
+    )
+    target = TargetEntry(kind="cpu", gfx=None, program="", facts="", entry_points=points, cpu_features=())
+    model = ModelEntry(
+        name="", architecture="", model_type="", dtype="f16", vocab_size=VOCAB, context_tokens=2048, digest=""
+    )
+    layer = LayerCacheEntry(kind="paged", kv_heads=4, head_dim=64, window=0)
+    return Manifest(
+        model=model,
+        page_tokens=16,
+        cache_dtype="f16",
+        layers=(layer,) * 22,
+        bos_token_id=None,
+        eos_token_ids=(2,),
+        weights=(),
+        targets={"cpu": target},
+    )
+
+
+def host_seconds(engine: Engine, params: SamplingParams, num_prompt: int) -> tuple[float, float]:
+    """Seconds of a step on the host and on the device, mean over the decode steps of 32 requests."""
+    rng = np.random.default_rng(1)
+    for _ in range(RUNNING):
+        engine.start(engine.prepare(rng.integers(3, 500, num_prompt).tolist(), params))
+    while engine.stats().num_waiting or engine.stats().totals.num_decode_calls == 0:
+        engine.step()
+    before = engine.stats().totals
+    for _ in range(min(100, params.max_tokens // 2)):
+        engine.step()
+    after = engine.stats().totals
+    num_steps = after.num_steps - before.num_steps
+    device = (after.device_s - before.device_s) / num_steps
+    host = (after.step_s - before.step_s) / num_steps - device
+    while engine.has_work:
+        engine.step()
+    return host, device
+
+
+def without_bundle() -> None:
+    """Prints what the host takes, and its share of steps of a 1.1B model."""
+    products = ("mi300x", "rx7900xtx", "strix-halo")
+    floors = {name: WEIGHT_BYTES / get_product(name).memory_bytes_per_s for name in products}
+    print("| 32 requests | host, ms a step | " + " | ".join(f"of {name}'s floor" for name in products) + " |")
+    print("|---|---|" + "---|" * len(products))
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+    for name, params in CASES.items():
+        engine = Engine(Instant(), fake_manifest(), "cpu", tokenizer, 4000, EngineConfig())
+        host, _ = host_seconds(engine, params, 200)
+        shares = " | ".join(f"{host / (host + floor):.0%} of {floor * 1e3:.2f} ms" for floor in floors.values())
+        print(f"| {name} | {host * 1e3:.2f} | {shares} |", flush=True)
+
+
+def with_bundle(path: Path) -> None:
+    """Prints host and device side by side."""
+    print("| 32 requests | host, ms a step | device, ms a step | host's share |\n|---|---|---|---|")
+    engine = load_engine(path, target="cpu", config=EngineConfig(max_running=RUNNING, kv_pages=2500))
+    for name, params in CASES.items():
+        host, device = host_seconds(engine, params, 60)
+        print(f"| {name} | {host * 1e3:.2f} | {device * 1e3:.2f} | {host / (host + device):.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:]:
+        with_bundle(Path(sys.argv[1]))
+    else:
+        without_bundle()
