@@ -1,16 +1,18 @@
 """The engine's own share of a step: scheduling, sampling and detokenising beside the device call.
 
-    python benchmarks/serving.py [BUNDLE]
+    python benchmarks/serving.py [BUNDLE | 1.1b]
 
 Without a bundle: 32 requests of the demo model's tokenizer on a device that answers at once, with 32000 tokens of
 vocabulary, so that what is measured is the host alone. Shares are against the time of a decode step of a 1.1B model,
-batch 32: what this CPU measured, and the floor of products (weights read once at peak bandwidth: no device is so fast).
-With a bundle: the same requests on its CPU program, host and device side by side.
+batch 32: the floor of products (weights in f16, read once at peak bandwidth: no device is so fast).
+With a bundle: the same requests on its CPU program, host and device side by side. `1.1b` compiles the 1.1B shape (f32,
+random weights) for this CPU first.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,7 +88,7 @@ def fake_manifest() -> Manifest:
     )
 
 
-def host_seconds(engine: Engine, params: SamplingParams, num_prompt: int) -> tuple[float, float]:
+def host_seconds(engine: Engine, params: SamplingParams, num_prompt: int, num_steps: int = 100) -> tuple[float, float]:
     """Seconds of a step on the host and on the device, mean over the decode steps of 32 requests."""
     rng = np.random.default_rng(1)
     for _ in range(RUNNING):
@@ -94,14 +96,13 @@ def host_seconds(engine: Engine, params: SamplingParams, num_prompt: int) -> tup
     while engine.stats().num_waiting or engine.stats().totals.num_decode_calls == 0:
         engine.step()
     before = engine.stats().totals
-    for _ in range(min(100, params.max_tokens // 2)):
+    for _ in range(num_steps):
         engine.step()
     after = engine.stats().totals
-    num_steps = after.num_steps - before.num_steps
     device = (after.device_s - before.device_s) / num_steps
     host = (after.step_s - before.step_s) / num_steps - device
-    while engine.has_work:
-        engine.step()
+    for request_id in engine.request_ids:
+        engine.cancel(request_id)
     return host, device
 
 
@@ -119,17 +120,30 @@ def without_bundle() -> None:
         print(f"| {name} | {host * 1e3:.2f} | {shares} |", flush=True)
 
 
-def with_bundle(path: Path) -> None:
+def compiled(name: str, folder: Path) -> Path:
+    """Compiles a shape with random weights for this CPU."""
+    from shapes import SHAPES, make_model
+
+    from amdnfs_compile import CompileOptions, compile_model
+
+    options = CompileOptions(prefill_chunks=(16,), decode_batches=(RUNNING,))
+    return compile_model(make_model(folder / "model", SHAPES[name], "F32"), ["cpu"], folder / "out", options)
+
+
+def with_bundle(path: Path, num_steps: int = 100) -> None:
     """Prints host and device side by side."""
     print("| 32 requests | host, ms a step | device, ms a step | host's share |\n|---|---|---|---|")
-    engine = load_engine(path, target="cpu", config=EngineConfig(max_running=RUNNING, kv_pages=2500))
+    engine = load_engine(path, target="cpu", config=EngineConfig(max_running=RUNNING, kv_pages=400))
     for name, params in CASES.items():
-        host, device = host_seconds(engine, params, 60)
+        host, device = host_seconds(engine, params, 16, num_steps)
         print(f"| {name} | {host * 1e3:.2f} | {device * 1e3:.2f} | {host / (host + device):.1%} |", flush=True)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1:] == ["1.1b"]:
+        with tempfile.TemporaryDirectory(prefix="amdnfs-bench-") as temporary:
+            with_bundle(compiled("1.1b", Path(temporary)), num_steps=4)
+    elif sys.argv[1:]:
         with_bundle(Path(sys.argv[1]))
     else:
         without_bundle()

@@ -231,13 +231,14 @@ def simulate(workload: Workload, cost: CostModel, manifest: Manifest, config: En
             params = SamplingParams(max_tokens=num_output, ignore_eos=True)
             engine.start(engine.prepare(prompt, params, f"{number}"))
             last_s[f"{number}"] = -arrived_s
-        for output in engine.step():
+        outputs = engine.step()
+        for output in outputs:
             before = last_s[output.request_id]
             # Until the first token the time of arrival is kept, as a negative number.
             (first if before <= 0 else between).append(clock.now_s - abs(before))
             last_s[output.request_id] = clock.now_s
             num_ended += output.result is not None
-        num_most = max(num_most, engine.num_running)
+        num_most = max(num_most, engine.num_running, len(outputs))  # some have ended in this step
     engine.check_integrity()
     stats = engine.stats()
     return SimulationResult(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.request import SamplingParams
-from amdnfs_runtime.sampling import Sampler
+from amdnfs_runtime.sampling import Sampler, token_logprob
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -157,6 +157,89 @@ def test_same_seed_same_tokens_whatever_else_is_drawn():
     assert len(set(expected)) > 3
 
 
+def test_top_k_of_large_vocabularies() -> None:
+    rng = np.random.default_rng(9)
+    for size in (15, 16, 33, 640, 5000):
+        for logits in (rng.normal(size=size), rng.integers(0, 9, size), np.where(rng.random(size) < 0.9, NEG_INF, 1.0)):
+            logits[rng.integers(size)] = 20.0
+            for top_k in {1, 2, 7, size // 40 + 1, size // 2, size}:
+                params = SamplingParams(temperature=1.0, top_k=top_k)
+                token_ids, _ = Sampler(params, []).distribution(logits.astype(np.float32))
+                least = sorted(logits, reverse=True)[min(top_k, size) - 1]
+                assert token_ids.tolist() == np.flatnonzero((logits >= least) & (logits > NEG_INF)).tolist()
+
+
+def slow_adjusted(logits, params, prompt, generated):
+    scores = slow_scores(logits, params, prompt + generated)
+    for token in set(generated):
+        if token < len(scores):
+            scores[token] -= params.presence_penalty + params.frequency_penalty * generated.count(token)
+    for token, bias in params.bias:
+        if token < len(scores):
+            scores[token] += bias
+    return scores
+
+
+@pytest.mark.parametrize("case", range(40))
+def test_penalties_and_bias_equal_a_slow_reference(case):
+    rng = np.random.default_rng(2000 + case)
+    logits = random_logits(rng, excluded=0.1)
+    params = SamplingParams(
+        repetition_penalty=float(rng.choice([1.0, 1.4])),
+        presence_penalty=float(rng.choice([0.0, 1.5, -1.0])),
+        frequency_penalty=float(rng.choice([0.0, 2.0, -0.5])),
+        logit_bias={int(token): float(rng.uniform(-9, 9)) for token in rng.integers(0, 60, rng.integers(0, 4))},
+        temperature=float(rng.choice([0.0, 1.0])),
+        seed=1,
+    )
+    prompt, generated = rng.integers(60, size=5).tolist(), rng.integers(60, size=9).tolist()
+    sampler = Sampler(params, prompt)
+    for token_id in generated:
+        sampler.accept(token_id)
+    expected = np.array(slow_adjusted(logits, params, prompt, generated))
+    if params.is_greedy:
+        assert sampler.sample(logits) == int(np.argmax(expected))
+        return
+    token_ids, probabilities = sampler.distribution(logits)
+    weights = np.exp(expected - expected.max())
+    assert token_ids.tolist() == np.flatnonzero(weights > 0).tolist()
+    np.testing.assert_allclose(probabilities, (weights / weights.sum())[token_ids], rtol=1e-9)
+
+
+def test_presence_and_frequency_count_generated_tokens_only():
+    sampler = Sampler(SamplingParams(presence_penalty=2.0, frequency_penalty=1.0), [1, 1, 1])
+    logits = np.array([0.0, 5.0, 4.0], dtype=np.float32)
+    chosen = []
+    for _ in range(4):
+        chosen.append(sampler.sample(logits))
+        sampler.accept(chosen[-1])
+    # 1 has 5, then 2, then (it is chosen again) 1; 2 has 4, then 1; 0 has 0. Of equals the lowest id.
+    assert chosen == [1, 2, 1, 1]
+    assert sampler.needs_logits
+
+
+def test_samples_of_one_seed_differ_and_the_first_is_that_of_one_sample():
+    logits = random_logits(np.random.default_rng(0))
+    params = SamplingParams(temperature=1.0, seed=42)
+    draws = [[sampler.sample(logits) for _ in range(20)] for sampler in (Sampler(params, [], n) for n in range(3))]
+    assert draws[0] == [sampler.sample(logits) for sampler in [Sampler(params, [])] for _ in range(20)]
+    assert draws[0] != draws[1] != draws[2] != draws[0]
+
+
+def test_logprobs_are_a_log_softmax_of_the_raw_logits():
+    logits = np.array([1.0, 3.0, NEG_INF, 3.0, 2.0], dtype=np.float32)
+    item = token_logprob(logits, 4, 3)
+    total = math.log(math.exp(1) + 2 * math.exp(3) + math.exp(2))
+    assert item.token_id == 4
+    assert item.logprob == pytest.approx(2 - total)
+    assert [token for token, _ in item.top] == [1, 3, 4]
+    assert [value for _, value in item.top] == pytest.approx([3 - total, 3 - total, 2 - total])
+    assert token_logprob(logits, 1, 0).top == ()
+    assert len(token_logprob(logits, 1, 20).top) == 5
+    with pytest.raises(ArtifactError, match="are NaN"):
+        token_logprob(logits * np.nan, 1, 0)
+
+
 def test_random_numbers_are_used_one_a_token_even_when_the_choice_is_forced():
     logits = random_logits(np.random.default_rng(0))
     forced = np.full_like(logits, NEG_INF)
@@ -202,6 +285,10 @@ def test_negative_logits_are_multiplied_by_the_penalty():
         (SamplingParams(top_k=5, top_p=0.5, min_p=0.1, seed=3), False),
         (SamplingParams(repetition_penalty=1.1), True),
         (SamplingParams(temperature=0.1), True),
+        (SamplingParams(presence_penalty=0.1), True),
+        (SamplingParams(frequency_penalty=0.1), True),
+        (SamplingParams(logit_bias={1: 1}), True),
+        (SamplingParams(logprobs=0), True),
     ],
 )
 def test_needs_logits(params, needed):
