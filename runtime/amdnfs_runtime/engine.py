@@ -320,5 +320,5 @@ def limits_of(names: ProgramNames, config: EngineConfig) -> Limits:
         prefill_sizes=names.prefill_sizes,
         decode_sizes=names.decode_sizes,
         max_running=max_running,
-        max_step_tokens=config.max_step_tokens or names.prefill_sizes[-1] + max_running,
+        max_step_tokens=config.max_step_tokens or 2 * names.prefill_sizes[-1] + max_running,
     )
