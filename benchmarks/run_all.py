@@ -12,6 +12,8 @@ _RUNS = (
     ("compile_time.py", "shapes"),
     ("cpu_speed.py", "pool"),
     ("cpu_speed.py", "speed", "160m", "1.1b"),
+    ("serving.py",),
+    ("serving.py", "1.1b"),
 )
 
 
