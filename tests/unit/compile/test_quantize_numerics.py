@@ -70,7 +70,8 @@ def test_the_largest_elements_use_the_whole_range(weight: torch.Tensor, spelling
     assert int(grouped.amin()) >= low
     assert int(grouped.amax()) <= high
     if layout.has_zeros:
-        assert bool(((grouped.amax(-1) - grouped.amin(-1)) >= (high - low) * (1 - ROUND[layout.scale]) - 1).all())
+        # Rounding both ends and the zero point costs up to one and a half; whole numbers lose two at most.
+        assert bool(((grouped.amax(-1) - grouped.amin(-1)) >= (high - low) * (1 - ROUND[layout.scale]) - 2).all())
     else:
         assert bool((grouped.abs().amax(-1) >= -low - (layout.bits == 4)).all())
 
