@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from amdnfs_passes.kernels.provider import TRITON_VERSION, has_triton
-from amdnfs_passes.quantize.layout import QuantizedLayout, ScaleType
 from amdnfs_runtime.errors import ModelError, UsageError
+from amdnfs_targets.quantized_layout import QuantizedLayout, ScaleType
 from amdnfs_targets.registry import UnknownTargetError, resolve_targets
 from amdnfs_targets.target import Target, TargetKind, UnsupportedTargetError, require_supported
 

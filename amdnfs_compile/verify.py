@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from amdnfs_passes.quantize.layout import Activations
 from amdnfs_runtime.bundle import Manifest, read_manifest
 from amdnfs_runtime.device import Program, choose_target, inspect_host
 from amdnfs_runtime.errors import ModelError, UsageError
+from amdnfs_targets.quantized_layout import Activations
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 

@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from amdnfs_passes.ir import parse_module
 from amdnfs_passes.pipeline_text import parse_passes
-from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.device import Program
 from amdnfs_runtime.errors import AmdnfsError
 from amdnfs_targets.host import CPU
+from amdnfs_targets.quantized_layout import QuantizedLayout
 from iree import runtime as rt
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

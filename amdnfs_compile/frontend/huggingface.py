@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from amdnfs_passes.base import PassResult
 from amdnfs_passes.ir import Context, Module
-from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.quantized_layout import QuantizedLayout
 from amdnfs_targets.target import Target
 
 from amdnfs_compile.frontend.attention import LayerCache

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.quantized_layout import QuantizedLayout
 from transformers import AutoModelForCausalLM, initialization
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, apply_converters, apply_renamings

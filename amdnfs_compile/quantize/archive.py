@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from amdnfs_passes.quantize.layout import ElementType, QuantizedLayout
 from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.quantized_layout import ElementType, QuantizedLayout
 from safetensors import safe_open
 
 from amdnfs_compile.frontend.checkpoint import Checkpoint

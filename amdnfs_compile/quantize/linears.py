@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
-from amdnfs_passes.quantize.layout import ElementType, QuantizedLayout
 from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.quantized_layout import ElementType, QuantizedLayout
 from transformers.pytorch_utils import Conv1D
 
 from amdnfs_compile.quantize.numerics import SCALE_DTYPES
@@ -143,7 +144,8 @@ class QuantizedLinear(torch.nn.Module):
 def _modules(model: torch.nn.Module, layer_prefix: str) -> Iterator[tuple[str, torch.nn.Module]]:
     """Linear layers below `layer_prefix`, with their paths."""
     for path, module in model.named_modules():
-        if path.startswith(f"{layer_prefix}.") and _is_linear(type(module)):
+        kind: Any = type(module)  # for the checker torch's classes are Any, and not hashable
+        if path.startswith(f"{layer_prefix}.") and _is_linear(kind):
             yield path, module
 
 

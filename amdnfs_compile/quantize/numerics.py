@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from amdnfs_passes.quantize.layout import ElementType, Grouping, QuantizedLayout, ScaleType
+from amdnfs_targets.quantized_layout import ElementType, Grouping, QuantizedLayout, ScaleType
 
 _FP8_LARGEST = 448.0
 _FP8_OVERFLOW = 464.0

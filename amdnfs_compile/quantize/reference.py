@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from amdnfs_passes.quantize.layout import Activations, QuantizedLayout
 from amdnfs_runtime.bundle import Manifest
+from amdnfs_targets.quantized_layout import Activations, QuantizedLayout
 from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from amdnfs_passes.quantize.layout import Activations, ElementType, Grouping, QuantizedLayout, ScaleType
 from amdnfs_runtime.errors import UsageError
+from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping, QuantizedLayout, ScaleType
 from amdnfs_targets.target import Fp8Format, Target, TargetKind
 
 

@@ -20,7 +20,7 @@
 // CHECK-SAME:    entry = "linear", kernel = {
 // CHECK-SAME:    matrix_instructions = {{[1-9][0-9]*}} : i64, scratch_bytes = 0 : i64
 // CHECK-SAME:    spills = 0 : i64
-// CHECK-SAME:    op = "linear", tiling = "ROWS=16,COLUMNS=16,DEPTHS=64,BAND=1,waves=4,stages=1"
+// CHECK-SAME:    op = "linear", tiling = "ROWS=16,COLUMNS=16,DEPTHS=64,BAND=1,waves=2,stages=1"
 // CHECK-SAME:    amdnfs.object = dense<"0x7F454C46
 // CHECK-SAME:    amdnfs.object_path = "[[KERNEL]].hsaco"
 // CHECK-NOT:   hal.executable.source

@@ -111,7 +111,7 @@ class ModelEntry:
     digest: str
     """sha256 over configuration, weight digests and cache geometry; equal digests may share a bundle."""
     quantization: str = "none"
-    """How the weights of the decoder layers are stored, as `amdnfs_passes.quantize.layout` spells it; or `none`."""
+    """How the weights of the decoder layers are stored, as `amdnfs_targets.quantized_layout` spells it; or `none`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from amdnfs_targets.quantized_layout import ElementType, Grouping, QuantizedLayout
+
 from amdnfs_passes.kernels.provider import CompiledKernel, KernelTarget, Tiling, compile_kernel, element_name
-from amdnfs_passes.quantize.layout import ElementType, Grouping, QuantizedLayout
 
 _ENOUGH = 0.6
 """Workgroups for each compute unit that a large tile must leave. H200, decode of 1.1B: 88 workgroups of 64 columns on
@@ -159,18 +160,18 @@ _STORED = {
 
 _Row = tuple[int, int, int, int]
 _BY_ROWS: dict[str, dict[int, Sequence[_Row]]] = {
-    # (columns, depths, waves, stages) by rows of a tile
+    # (columns, depths, waves, stages) by rows of a tile. On AMD each lane reads 16 bytes of a weight at least.
     "wave64": {
         128: [(128, 64, 4, 2), (128, 64, 8, 2), (128, 32, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2)],
         64: [(128, 64, 4, 2), (64, 64, 4, 2), (64, 64, 4, 1), (32, 64, 4, 1)],
-        32: [(64, 128, 4, 2), (64, 64, 4, 2), (32, 128, 4, 1), (32, 64, 4, 1), (16, 64, 4, 1)],
-        16: [(64, 128, 4, 2), (32, 128, 4, 2), (32, 128, 4, 1), (16, 128, 4, 2), (16, 128, 4, 1), (16, 64, 4, 1)],
+        32: [(64, 128, 4, 2), (64, 64, 4, 2), (32, 128, 4, 1), (32, 64, 4, 1), (16, 128, 4, 1), (16, 64, 2, 1)],
+        16: [(64, 128, 4, 2), (32, 128, 4, 2), (32, 128, 4, 1), (16, 128, 4, 2), (16, 128, 4, 1), (16, 64, 2, 1)],
     },
     "wave32": {
         128: [(128, 32, 8, 1), (128, 32, 8, 2), (64, 32, 8, 1), (64, 32, 4, 1)],
         64: [(64, 64, 4, 1), (64, 64, 8, 1), (64, 32, 4, 1), (32, 32, 4, 1)],
-        32: [(64, 64, 4, 1), (32, 64, 4, 1), (32, 32, 4, 1), (16, 32, 4, 1)],
-        16: [(32, 128, 4, 2), (32, 128, 4, 1), (16, 128, 4, 1), (16, 64, 4, 1), (16, 32, 4, 1)],
+        32: [(64, 64, 4, 1), (32, 64, 4, 1), (32, 32, 4, 1), (16, 64, 4, 1)],
+        16: [(32, 128, 4, 2), (32, 128, 4, 1), (16, 128, 4, 1), (16, 64, 4, 1), (16, 32, 2, 1)],
     },
     # H200, 1.1B shape, best of 150 to 300 tilings a layer: few rows 1.0 (QKV), 1.5 (O), 3.0 (gate and up), 2.0 (down)
     # and 3.7 (head) TB/s of weights; 2048 rows 487 (QKV) and 578 (O) TFLOP/s.

@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from amdnfs_targets.quantized_layout import Activations, QuantizedLayout
+
 from amdnfs_passes.fuse.norm_match import RmsNorm, match_rms_norm
 from amdnfs_passes.ir import Module, Operation, Value, constant_int, constant_str, defining_op, is_none, walk
-from amdnfs_passes.quantize.layout import Activations, QuantizedLayout
 from amdnfs_passes.quantize.operands import match_quantized_linear
 from amdnfs_passes.templates import TensorType, tensor_type
 

@@ -29,12 +29,14 @@ After::
 Leaves alone: weights that are not widened from int8, zero points in floats, fp8, a product of another type than `x`;
 groups of another size than 32, 64 or 128, and shapes that the layout does not have (both refused).
 Why: the widened weight would be written to memory and read back.
-Source: the layout's docstring (`layout.py`).
+Source: the layout's docstring (`amdnfs_targets/quantized_layout.py`).
 """  # noqa: E501 - torch types cannot be broken over lines
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from amdnfs_targets.quantized_layout import QuantizedLayout
 
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import (
@@ -48,7 +50,6 @@ from amdnfs_passes.ir import (
     has_uses,
     walk,
 )
-from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_passes.quantize.operands import OPERATOR
 from amdnfs_passes.quantize.widened_weight import WidenedWeight, layout_of, match_widened_weight
 from amdnfs_passes.templates import tensor_type

@@ -7,6 +7,8 @@ where both operands are int8.
 
 from __future__ import annotations
 
+from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping
+
 from amdnfs_passes.quantize.generic_text import (
     LARGEST_I8,
     Operand,
@@ -20,7 +22,6 @@ from amdnfs_passes.quantize.generic_text import (
     tensor,
     unflatten,
 )
-from amdnfs_passes.quantize.layout import Activations, ElementType, Grouping
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
 FP8_FACTOR = {ElementType.E4M3FN: 256.0, ElementType.E4M3FNUZ: 128.0}

@@ -2,7 +2,7 @@
 
 y[m, n] = sum over k of x[m, k] * weight[n, k] + bias[n]
 
-x        [..., depth] float      data    int8, scales, zeros: see the docstring of `layout.py`
+x        [..., depth] float      data    int8, scales, zeros: see the docstring of `amdnfs_targets/quantized_layout.py`
 bias     [columns] as x          result  [..., columns] as x
 """
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from amdnfs_targets.quantized_layout import QuantizedLayout
+
 from amdnfs_passes.ir import Operation, Value, constant_str, is_none, operator_name
-from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_passes.templates import TensorType, tensor_type
 
 OPERATOR = "torch.amdnfs.quantized_linear"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping
+
 from amdnfs_passes.quantize.generic_text import convert, tensor
-from amdnfs_passes.quantize.layout import Activations, ElementType, Grouping
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
 _MOST_COLUMNS = 64

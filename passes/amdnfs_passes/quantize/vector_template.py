@@ -20,6 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from amdnfs_targets.quantized_layout import ElementType, Grouping
+
 from amdnfs_passes.quantize.generic_text import (
     LARGEST_I8,
     Operand,
@@ -30,7 +32,6 @@ from amdnfs_passes.quantize.generic_text import (
     tensor,
     unflatten,
 )
-from amdnfs_passes.quantize.layout import ElementType, Grouping
 from amdnfs_passes.quantize.linalg_template import FP8_FACTOR
 from amdnfs_passes.quantize.operands import QuantizedLinear
 from amdnfs_passes.quantize.vector_body import Tiles, accumulate, is_integer, sum_type, zero_column

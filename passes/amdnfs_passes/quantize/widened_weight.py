@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amdnfs_targets.quantized_layout import ElementType, Grouping, QuantizedLayout, ScaleType
+
 from amdnfs_passes.ir import Value, constant_int, defining_op, list_elements
-from amdnfs_passes.quantize.layout import ElementType, Grouping, QuantizedLayout, ScaleType
 from amdnfs_passes.templates import TensorType, tensor_type
 
 _CONVERSIONS = ("torch.aten._to_copy", "torch.aten.to.dtype", "torch.prims.convert_element_type")

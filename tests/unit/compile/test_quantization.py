@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from amdnfs_passes.quantize.layout import QuantizedLayout
 from amdnfs_runtime.errors import ModelError, UsageError
+from amdnfs_targets.quantized_layout import QuantizedLayout
 from safetensors.torch import load_file, save_file
 
 from amdnfs_compile import CompileOptions, Dtype

@@ -7,7 +7,7 @@ import secrets
 import numpy as np
 import pytest
 import torch
-from amdnfs_passes.quantize.layout import ElementType, Grouping, QuantizedLayout
+from amdnfs_targets.quantized_layout import ElementType, Grouping, QuantizedLayout
 
 from amdnfs_compile.quantize import numerics
 from amdnfs_compile.quantize.numerics import QuantizedTensor, dequantize, fnuz_scales, pack_int4, quantize, unpack_int4

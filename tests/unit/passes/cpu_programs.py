@@ -39,6 +39,11 @@ def function(name: str, arguments: Sequence[str], results: Sequence[str], body: 
 
 def build(folder: Path, text: str, passes: str) -> Any:
     """Lowers `text` by `passes`, compiles it for this CPU, and loads it."""
+    return rt.load_vm_flatbuffer(compiled(folder, text, passes, FLAGS), driver="local-sync")
+
+
+def compiled(folder: Path, text: str, passes: str, flags: Sequence[str]) -> bytes:
+    """Lowers `text` by `passes`, and compiles it."""
     module = parse_module(text)
     results = [item.apply(module) for item in parse_passes(passes)]
     assert all(result.rewrites and not result.refusals for result in results)
@@ -47,10 +52,10 @@ def build(folder: Path, text: str, passes: str) -> Any:
     with source.open("wb") as file:
         module.operation.write_bytecode(file)
     compiler = Path(sysconfig.get_path("scripts")) / "iree-compile"
-    command = [compiler, source, "--output-format=vm-bytecode", *FLAGS, "-o", output]
+    command = [compiler, source, "--output-format=vm-bytecode", *flags, "-o", output]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return rt.load_vm_flatbuffer(output.read_bytes(), driver="local-sync")
+    return output.read_bytes()
 
 
 def call(module: Any, name: str, *inputs: Array) -> Any:

@@ -7,13 +7,21 @@ elements by their scale in the type of the rows, which rounds each weight once m
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from amdnfs_passes.quantize.layout import Grouping, QuantizedLayout
+from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+from amdnfs_targets.quantized_layout import Grouping, QuantizedLayout
+from amdnfs_targets.registry import TARGETS
+from iree import runtime as rt
 
+from amdnfs_compile.pipeline import build_pipeline
 from tests.unit.passes.cpu_programs import (
     DTYPES,
     ROUND,
@@ -22,6 +30,7 @@ from tests.unit.passes.cpu_programs import (
     assert_within,
     build,
     call,
+    compiled,
     function,
     rounding,
     uniform,
@@ -158,7 +167,11 @@ def test_quantized_linear(modules: dict[str, Any], rng: np.random.Generator, for
     stored = store(rng, case)
     x = uniform(rng, (*case.rows, case.depth), case.element)
     bias = [uniform(rng, (case.columns,), case.element)] if case.has_bias else []
-    got = call(modules[form], case.name, x, *stored.operands, *bias)
+    check(form, case, stored, x, bias, call(modules[form], case.name, x, *stored.operands, *bias))
+
+
+def check(form: str, case: Case, stored: Stored, x: Array, bias: list[Array], got: Array) -> None:
+    """Compares a result with what float64 gives."""
     x64, b64 = x.astype(np.float64), (bias[0] if bias else np.zeros(1)).astype(np.float64)
     if case.spelling.endswith("a8"):
         x64 = rounded_rows(x)
@@ -228,3 +241,73 @@ def test_explicit_arithmetic_gives_the_same(tmp_path: Any, rng: np.random.Genera
     wanted = x.astype(np.float64) @ stored.weight.T
     sizes = np.abs(x).astype(np.float64) @ np.abs(stored.weight.T)
     assert_within(call(module, "explicit", x, *stored.operands), wanted, 68 * SUM * sizes)
+
+
+AMD_CASES = [
+    Case(spelling="i4-g32-zp-rows-f16", rows=(1, 1), depth=128, columns=32, element="f16", has_bias=True),
+    Case(spelling="i4-g64-rows-f16", rows=(16,), depth=128, columns=64, element="f16"),
+    Case(spelling="i8-channel-rows-f16", rows=(16,), depth=128, columns=64, element="f16", has_bias=True),
+    Case(spelling="i8-g128-zp-rows-f16", rows=(4,), depth=128, columns=64, element="f16"),
+    Case(spelling="i8-channel-rows-f16-a8", rows=(1,), depth=128, columns=64, element="f16"),
+    Case(spelling="i8-channel-rows-f16-a8", rows=(16,), depth=128, columns=64, element="f16", has_bias=True),
+    Case(spelling="i8-channel-rows-f32", rows=(3,), depth=172, columns=64),
+]
+FP8_CASES = [("channel", (1,)), ("tensor", (16,))]
+
+
+@pytest.mark.emulator
+@pytest.mark.skipif(
+    not os.environ.get(HIP_DYLIB_VARIABLE),
+    reason=f"{HIP_DYLIB_VARIABLE} does not name a folder with a stand-in libamdhip64.so",
+)
+@pytest.mark.parametrize("target", ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"])
+def test_the_form_of_gpus_as_amd_code(rng: np.random.Generator, target: str, tmp_path: Path) -> None:
+    """What runs where no kernel of our own takes a layer; fp8 in the chip's own flavour, by its own conversions."""
+    flavour = TARGETS[target].fp8_format
+    cases, lacking = list(AMD_CASES), []
+    if flavour is not None:
+        cases += [
+            Case(spelling=f"{flavour}-{kind}-rows-f16", rows=rows, depth=128, columns=64, element="f16")
+            for kind, rows in FP8_CASES
+        ]
+    lowering = next(
+        item.describe()
+        for phase in build_pipeline(TARGETS[target])
+        for item in phase.passes
+        if item.pass_name() == "lower-quantized-linear"
+    )
+    flags = (*TARGETS[target].compile_flags, "--iree-opt-level=O2")
+    program = compiled(tmp_path, "".join(case.text() for case in cases), lowering, flags)
+    for case in cases:
+        stored = store(rng, case)
+        x = uniform(rng, (*case.rows, case.depth), case.element)
+        bias = [uniform(rng, (case.columns,), case.element)] if case.has_bias else []
+        got = emulated(program, case.name, x, *stored.operands, *bias)
+        if got is None:
+            lacking.append(case.name)
+        else:
+            check("linalg", case, stored, x, bias, got)
+    if lacking:
+        pytest.skip(
+            f"the stand-in lacks an instruction of {', '.join(lacking)}; the other {len(cases)} cases are right"
+        )
+
+
+def emulated(program: bytes, name: str, *inputs: Array) -> Array | None:
+    """Runs a function on the stand-in, in a process of its own: an instruction that it lacks (None) ends the device."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(run_as_amd_code, program, name, *inputs).result()
+        except RuntimeError as error:
+            if "instruction not implemented" in str(error):
+                return None
+            raise
+
+
+def run_as_amd_code(program: bytes, name: str, *inputs: Array) -> Array:
+    rt.flags.parse_flags(f"--hip_dylib_path={os.environ[HIP_DYLIB_VARIABLE]}")
+    device, instance = rt.get_device("hip"), rt.VmInstance()
+    module = rt.VmModule.copy_buffer(instance, program)
+    context = rt.VmContext(instance, [rt.create_hal_module(instance, device), module])
+    result = rt.FunctionInvoker(context, device, module.lookup_function(name))(*inputs)
+    return np.array(result.to_host())
