@@ -125,6 +125,7 @@ def attention_case(batch: int, tokens: int, context: int, kv_heads: int, group: 
             PAGE_TOKENS=page,
             ROWS=rows,
             KEYS=keys,
+            PARTS=1,
             NUM_SPLITS=splits,
             num_warps=waves,
             num_stages=stages,
