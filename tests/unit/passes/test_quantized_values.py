@@ -288,9 +288,8 @@ def test_the_form_of_gpus_as_amd_code(rng: np.random.Generator, target: str, tmp
         else:
             check("linalg", case, stored, x, bias, got)
     if lacking:
-        pytest.skip(
-            f"the stand-in lacks an instruction of {', '.join(lacking)}; the other {len(cases)} cases are right"
-        )
+        rest = len(cases) - len(lacking)
+        pytest.skip(f"the stand-in lacks an instruction of {', '.join(lacking)}; the other {rest} cases are right")
 
 
 def emulated(program: bytes, name: str, *inputs: Array) -> Array | None:
