@@ -129,8 +129,16 @@ def unflatten(value: str, linear: QuantizedLinear) -> str:
 """
 
 
-def round_rows(rows: str, linear: QuantizedLinear) -> str:
-    """Makes `%rounded`, rows of int8, and `%largest`, the largest size in each row, in f32."""
+def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> str:
+    """Makes `%rounded`, rows of int8, and `%largest`, the largest size in each row, in f32.
+
+    Args:
+        rows: Name of the rows.
+        linear: The layer.
+        split: Put a barrier between the two, so that they become dispatches of their own. In one dispatch of IREE 3.13.0
+            for gfx942 a loop counts up to 0 and stores at a negative vector offset plus an immediate one, which the
+            hardware checks as out of range: with rows of 96 elements, the first row is not written.
+    """
     m, k = linear.rows, linear.depth
     source = Operand(value=rows, shape=(m, k), element=linear.element, dims="m, k")
     start, largest = empty("%largest0", (m,), "f32", "m", "0.0")
@@ -143,9 +151,12 @@ def round_rows(rows: str, linear: QuantizedLinear) -> str:
         wide + "    %size = math.absf %wide : f32\n    %y = arith.maximumf %size, %o : f32\n",
     )
     start, target = empty("%rounded0", (m, k), "i8", "m, k")
-    found = Operand(value="%largest", shape=(m,), element="f32", dims="m")
+    name = "%largest_apart" if split else "%largest"
+    barrier = f"  {name} = util.optimization_barrier %largest : {largest.type}\n" if split else ""
+    found = Operand(value=name, shape=(m,), element="f32", dims="m")
     return (
         text
+        + barrier
         + start
         + generic(
             "%rounded",

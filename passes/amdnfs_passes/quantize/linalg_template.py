@@ -150,7 +150,7 @@ def _integer_sums(rows: str, linear: QuantizedLinear) -> str:
 """
     sums = start + generic("%sums", "m, n, k", inputs, output, body)
     largest = Operand(value="%largest", shape=(m,), element="f32", dims="m")
-    return round_rows(rows, linear) + sums + _finish(m, linear, "i32", [largest])
+    return round_rows(rows, linear, split=True) + sums + _finish(m, linear, "i32", [largest])
 
 
 def _finish(rows: int, linear: QuantizedLinear, sums: str, row_scales: list[Operand]) -> str:
