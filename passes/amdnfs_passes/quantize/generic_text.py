@@ -135,9 +135,9 @@ def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> st
     Args:
         rows: Name of the rows.
         linear: The layer.
-        split: Put a barrier between the two, so that they become dispatches of their own. In one dispatch of IREE 3.13.0
-            for gfx942 a loop counts up to 0 and stores at a negative vector offset plus an immediate one, which the
-            hardware checks as out of range: with rows of 96 elements, the first row is not written.
+        split: Put a barrier between the two, so that they become dispatches of their own. In one dispatch IREE 3.13.0
+            makes for gfx942 a loop that counts up to 0 and stores at a negative vector offset plus an immediate one,
+            which the hardware checks as out of range: with rows of 96 elements, the first row is not written.
     """
     m, k = linear.rows, linear.depth
     source = Operand(value=rows, shape=(m, k), element=linear.element, dims="m, k")
