@@ -7,6 +7,7 @@ from importlib.metadata import version
 import click
 
 from amdnfs_compile.cli import errors
+from amdnfs_compile.cli.bench import bench_command
 from amdnfs_compile.cli.compile import compile_command, merge_command
 from amdnfs_compile.cli.generate import generate_command
 from amdnfs_compile.cli.opt import opt_command
@@ -28,6 +29,7 @@ for _command in (
     generate_command,
     inspect_command,
     report_command,
+    bench_command,
     verify_command,
     merge_command,
     targets_command,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 from amdnfs_runtime.errors import UsageError
 
+from amdnfs_compile.cli.names import product_named, target_named
+
 if TYPE_CHECKING:
     from amdnfs_runtime.report.budget import Budget
     from amdnfs_runtime.report.model import Report
@@ -48,7 +50,7 @@ def report_command(
 
     Everything is read from the bundle; nothing is run and no GPU is needed. With OTHER, compare the two bundles.
     """
-    name, chosen = _target_name(target), _product(product)
+    name, chosen = target_named(target), product_named(product)
     if other is not None:
         if html or budget or write_budget or dispatches:
             raise UsageError("--html, --budget, --write-budget and --dispatches are for a report on one bundle")
@@ -80,24 +82,6 @@ def _limits(path: Path, context: int | None) -> Budget:
     if context is not None and context != limits.context_tokens:
         raise UsageError(f"{path} is for a context of {limits.context_tokens} tokens, not {context}")
     return limits
-
-
-def _target_name(target: str | None) -> str | None:
-    from amdnfs_targets.registry import UnknownTargetError, get_target
-
-    try:
-        return None if target is None else get_target(target).name
-    except UnknownTargetError as error:
-        raise UsageError(str(error)) from error
-
-
-def _product(name: str | None) -> Product | None:
-    from amdnfs_targets.products import UnknownProductError, get_product
-
-    try:
-        return None if name is None else get_product(name)
-    except UnknownProductError as error:
-        raise UsageError(str(error)) from error
 
 
 def _write(path: Path, text: str) -> None:
