@@ -165,13 +165,24 @@ class AsyncEngine:
             with suppress(asyncio.CancelledError):
                 await self._watchdog
 
-    def submit(
+    async def prepare(
         self, prompt: str | Sequence[int], params: SamplingParams | None = None, request_id: str | None = None
+    ) -> Request:
+        """Checks a request without taking it, in a thread of its own: tokenising and compiling a structure take time.
+
+        Raises:
+            CapacityError: If the request can never fit.
+            UsageError: If the prompt or an option makes no sense.
+        """
+        return await asyncio.to_thread(self.engine.prepare, prompt, params or SamplingParams(), request_id)
+
+    def submit(
+        self, prompt: str | Sequence[int] | Request, params: SamplingParams | None = None, request_id: str | None = None
     ) -> RequestStream:
         """Takes a request.
 
         Args:
-            prompt: A text or token ids.
+            prompt: A text or token ids; or what `prepare` made of them, alone.
             params: How to choose tokens, and when to end.
             request_id: Name of the request; by default a new number.
 
@@ -184,7 +195,10 @@ class AsyncEngine:
             raise EngineError("the engine is closed and takes no requests")
         if self._stuck_reason is not None:
             raise EngineError(f"{self._stuck_reason}; no requests are taken until it answers")
-        request = self.engine.prepare(prompt, params or SamplingParams(), request_id)
+        if isinstance(prompt, Request):
+            request = prompt
+        else:
+            request = self.engine.prepare(prompt, params or SamplingParams(), request_id)
         self.engine.check_name(request.request_id, self._streams)
         stream = self._streams[request.request_id] = RequestStream(self, request)
         self._command(request)

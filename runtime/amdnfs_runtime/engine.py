@@ -26,6 +26,7 @@ from amdnfs_runtime.prefix import OnRemoved, OnStored, PrefixCache
 from amdnfs_runtime.prompts import check_prompt, check_vocabulary, encode
 from amdnfs_runtime.request import Output, SamplingParams
 from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler
+from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
 
 
 class Request:
@@ -78,6 +79,7 @@ class Engine:
         self.config = config
         self.health = Health()
         self.counters = Counters()
+        self._structures = None if tokenizer is None else StructureCompiler(tokenizer, manifest)
         self._names = ProgramNames(manifest.targets[target_name], target_name)
         self._clock = clock
         self._ids = itertools.count()
@@ -114,6 +116,8 @@ class Engine:
     def prepare(self, prompt: str | Sequence[int], params: SamplingParams, request_id: str | None = None) -> Request:
         """Checks a request and makes it ready; takes nothing. Safe from any thread.
 
+        Compiles the structure that is asked for, which takes up to a second for the first and some ms for others.
+
         Args:
             prompt: A text or token ids.
             params: How to choose tokens, and when to end.
@@ -121,7 +125,8 @@ class Engine:
 
         Raises:
             CapacityError: If the request can never fit the context or the pool; with numbers.
-            UsageError: If the prompt is no prompt, or an option names a token that the model does not have.
+            UsageError: If the prompt is no prompt, an option names a token that the model does not have, or the
+                structure is impossible.
         """
         if isinstance(prompt, str):
             if self.tokenizer is None:
@@ -133,7 +138,15 @@ class Engine:
         check_vocabulary([token for token, _ in params.bias], "logit_bias", self.manifest)
         name = f"request-{next(self._ids)}" if request_id is None else request_id
         generations = [
-            Generation(ids, params, self.manifest, self.tokenizer, request_id=name, index=index)
+            Generation(
+                ids,
+                params,
+                self.manifest,
+                self.tokenizer,
+                request_id=name,
+                index=index,
+                constraint=None if params.structure is None else self._constraint(params.structure),
+            )
             for index in range(params.n)
         ]
         self._check_fits(len(ids), generations[0].max_positions)
@@ -250,9 +263,16 @@ class Engine:
             greedy, logits, self._pools = self._program.call(self._names.name(call), *arguments, self._pools)
             if isinstance(call, PrefillCall) and not call.is_last:
                 return None
-            wanted = [row for row, job in enumerate(call.jobs) if self._generations[job].needs_logits]
+            for job in call.jobs:
+                self._generations[job].look_ahead()
+            greedy = self._program.read(greedy)
+            wanted = [
+                row
+                for row, (job, token) in enumerate(zip(call.jobs, greedy.tolist(), strict=False))
+                if self._generations[job].needs_logits(token)
+            ]
             rows = dict(zip(wanted, self._program.read_rows(logits, wanted), strict=True)) if wanted else {}
-            return self._program.read(greedy), rows
+            return greedy, rows
         finally:
             self.health.call_began_s = None
             self.counters.count_call(call, self._clock() - began_s)
@@ -265,8 +285,9 @@ class Engine:
             generation = self._generations[job]
             try:
                 generation.accept(token, rows.get(row), now)
-            except ArtifactError as error:
-                self.health.call_failed(str(error))
+            except AmdnfsError as error:
+                if isinstance(error, ArtifactError):  # others are the request's own fault
+                    self.health.call_failed(str(error))
                 outputs += self._fail(job, error)
                 continue
             job.tokens.append(generation.last_token)
@@ -302,6 +323,11 @@ class Engine:
         request = None if generation is None else self._requests.get(generation.request_id)
         if request is not None and all(other.state is JobState.DONE for other in request.jobs):
             del self._requests[request.request_id]
+
+    def _constraint(self, structure: Structure) -> Constraint:
+        if self._structures is None:
+            raise UsageError("this engine has no tokenizer: it cannot constrain a text")
+        return self._structures.start(structure)
 
     def _check_fits(self, num_prompt: int, max_positions: int) -> None:
         needed, usable = self._pool.pages_for(max_positions), self._pool.num_pages - 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from amdnfs_runtime.bundle import Manifest
-from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.errors import ArtifactError, UsageError
 from amdnfs_runtime.request import FinishReason, GenerationResult, Output, SamplingParams, Timings, TokenLogprob
 from amdnfs_runtime.sampling import Sampler, token_logprob
+from amdnfs_runtime.structure import Constraint
 from amdnfs_runtime.text import Detokenizer, StopMatcher
 
 
@@ -27,6 +29,7 @@ class Generation:
         *,
         request_id: str = "",
         index: int = 0,
+        constraint: Constraint | None = None,
     ) -> None:
         """Prepares a generation.
 
@@ -37,6 +40,7 @@ class Generation:
             tokenizer: Makes text; without one there is none, and no stop string is found.
             request_id: The request that it belongs to.
             index: Which of the samples of the request it is.
+            constraint: What `params.structure` allows; needed if that is given.
         """
         self.request_id = request_id
         self.index = index
@@ -49,6 +53,9 @@ class Generation:
         self.started_s: float | None = None
         self._context = manifest.model.context_tokens
         self._vocab = manifest.model.vocab_size
+        assert (constraint is None) is (params.structure is None)
+        self._constraint = constraint
+        self._model_ends = frozenset(manifest.eos_token_ids)
         self._ends = frozenset(() if params.ignore_eos else manifest.eos_token_ids)
         self._stop_ids = frozenset(params.stop_token_ids)
         self._sampler = Sampler(params, self.prompt_token_ids, index)
@@ -69,10 +76,30 @@ class Generation:
         """The token that the next decode step takes."""
         return self.token_ids[-1]
 
+    def needs_logits(self, greedy: int) -> bool:
+        """Whether the next token is chosen on the host, when the device's own choice is `greedy`."""
+        if self._sampler.needs_logits:
+            return True
+        if not 0 <= greedy < self._vocab:
+            return False  # no choice at all, which `accept` tells
+        if self._constraint is not None and not self._constraint.allows(greedy):
+            return True
+        return greedy in self._unwanted
+
+    def look_ahead(self) -> None:
+        """Works on the next choice while the device computes; it would be done later otherwise."""
+        if self._constraint is not None and self._sampler.needs_logits:
+            with suppress(UsageError):  # `accept` meets it again, and ends the request with it
+                self._constraint.mask()
+
     @property
-    def needs_logits(self) -> bool:
-        """Whether the next token is chosen on the host."""
-        return self._sampler.needs_logits or self._must_go_on
+    def _unwanted(self) -> frozenset[int]:
+        """Tokens that may not come next, though they may later."""
+        if self._must_go_on:
+            return self._ends | self._stop_ids
+        if self._constraint is not None and self.params.ignore_eos:
+            return self._model_ends
+        return frozenset()
 
     @property
     def _must_go_on(self) -> bool:
@@ -88,11 +115,12 @@ class Generation:
 
         Raises:
             ArtifactError: If the device gave no token at all (its logits are not numbers).
+            UsageError: If the structure cannot go on.
         """
         token = greedy
-        if self.needs_logits:
+        if self.needs_logits(greedy):
             assert logits is not None
-            token = self._sampler.sample(self._without_ends(logits))
+            token = self._sampler.sample(logits, self._allowed(len(logits)))
         if not 0 <= token < self._vocab:
             raise ArtifactError(
                 f"the program gave token {token}, but the vocabulary has {self._vocab}: its logits are not finite; "
@@ -102,6 +130,8 @@ class Generation:
             assert logits is not None
             self._logprobs.append(token_logprob(logits, token, self.params.logprobs))
         self._sampler.accept(token)
+        if self._constraint is not None:
+            self._constraint.accept(token)
         if not self.token_ids:
             self.first_token_s = now_s
         self.last_token_s = now_s
@@ -152,12 +182,21 @@ class Generation:
             logprobs=None if self.params.logprobs is None else tuple(self._logprobs),
         )
 
-    def _without_ends(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if not self._must_go_on:
-            return logits
-        masked = logits.copy()
-        masked[[token for token in self._ends | self._stop_ids if token < len(masked)]] = -np.inf
-        return masked
+    def _allowed(self, num_logits: int) -> npt.NDArray[np.bool_] | None:
+        """Which tokens may come next `[num_logits]`; None for all."""
+        unwanted = [token for token in self._unwanted if token < num_logits]
+        if self._constraint is None:
+            if not unwanted:
+                return None
+            mask = np.ones(num_logits, np.bool_)
+        else:
+            mask = self._constraint.mask()[:num_logits]
+            if not unwanted:
+                return mask
+            mask = mask.copy()
+        mask[unwanted] = False
+        # A structure that is complete ends the text, whatever else was wanted of it.
+        return mask if self._constraint is None or mask.any() else self._constraint.mask()[:num_logits]
 
     def _advance(self, token: int) -> None:
         if token in self._ends or token in self._stop_ids:
@@ -169,7 +208,9 @@ class Generation:
             if is_stop:
                 self.finish_reason = FinishReason.STOP
                 return
-        if len(self.token_ids) >= self.params.max_tokens:
+        if self._constraint is not None and self._constraint.is_complete:
+            self._finish(FinishReason.STOP)
+        elif len(self.token_ids) >= self.params.max_tokens:
             self._finish(FinishReason.LENGTH)
         elif len(self.prompt_token_ids) + len(self.token_ids) >= self._context:
             self._finish(FinishReason.CONTEXT)

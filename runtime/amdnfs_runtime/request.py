@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from amdnfs_runtime.checks import check_bool, check_int, checked_float
 from amdnfs_runtime.errors import AmdnfsError, UsageError
+from amdnfs_runtime.structure import Structure
 
 MOST_LOGPROBS = 20
 """Most alternatives a token that are told; OpenAI's limit."""
@@ -30,7 +31,7 @@ class FinishReason(StrEnum):
     """`max_tokens` tokens were generated."""
 
     STOP = "stop"
-    """A stop string or a stop token id came up."""
+    """A stop string or a stop token id came up, or the structure that was asked for is complete."""
 
     EOS = "eos"
     """The model ended the text with one of its end tokens."""
@@ -110,6 +111,12 @@ class SamplingParams:
     n: int = 1
     """Samples of the prompt, which is computed once; 1 to 128. Each has random numbers of its own, also with a seed."""
 
+    structure: Structure | None = None
+    """What the text must look like: a JSON schema, a regular expression, a grammar. None, the default, is any text.
+
+    End tokens come up when the structure allows them; before `min_tokens`, and with `ignore_eos`, only when it allows
+    nothing else. A text that is cut by a limit or a stop string is a beginning of what was asked for."""
+
     def __post_init__(self) -> None:
         """Check every field, and store whole numbers given for float fields as floats."""
         check_int("max_tokens", self.max_tokens, least=1)
@@ -139,6 +146,8 @@ class SamplingParams:
         if self.logprobs is not None:
             check_int("logprobs", self.logprobs, least=0, end=MOST_LOGPROBS + 1)
         check_int("n", self.n, least=1, end=MOST_SAMPLES + 1)
+        if self.structure is not None and not isinstance(self.structure, Structure):
+            raise UsageError(f"structure must be a Structure, not {self.structure!r:.80}")
 
     @property
     def bias(self) -> tuple[tuple[int, float], ...]:

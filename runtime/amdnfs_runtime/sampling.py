@@ -28,6 +28,8 @@ _GROUP_TOKENS = 16
 _LEAST_SCORE = -700.0
 """Tokens below exp(-700) = 1e-304 times the most likely one are never drawn, as such weights underflow float64."""
 
+_REMEDY = "the program or the weights are damaged: run `amdnfs verify` on the bundle"
+
 
 class Sampler:
     """Chooses the tokens of one request.
@@ -90,13 +92,14 @@ class Sampler:
         if self._counts is not None:
             self._counts[token_id] = self._counts.get(token_id, 0) + 1
 
-    def sample(self, logits: npt.NDArray[np.float32]) -> int:
+    def sample(self, logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None = None) -> int:
         """Choose the next token; does not accept it.
 
         Among equally likely tokens greedy choice takes the lowest id.
 
         Args:
             logits: Scores [vocab] float32, unchanged by this call; -inf excludes a token.
+            allowed: Which tokens may be chosen [vocab], at least one; None for all.
 
         Returns:
             A token id, 0 <= id < vocab.
@@ -106,14 +109,16 @@ class Sampler:
             ValueError: `logits` is not of shape [vocab], or is empty.
         """
         if self._params.is_greedy:
-            return int(np.argmax(self._adjusted(logits)))
-        token_ids, probabilities = self.distribution(logits)
+            return int(np.argmax(self._adjusted(logits, allowed)))
+        token_ids, probabilities = self.distribution(logits, allowed)
         cumulative = np.cumsum(probabilities)
         index = int(np.searchsorted(cumulative, self._draw() * cumulative[-1], side="right"))
         # The product may round up to the total, one past the last token.
         return int(token_ids[min(index, token_ids.size - 1)])
 
-    def distribution(self, logits: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    def distribution(
+        self, logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None = None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Return the tokens that can be drawn and how likely each is; draws nothing.
 
         Tokens as likely as the last of the top-k are all kept; of tokens as likely as the last of the top-p those with
@@ -121,6 +126,7 @@ class Sampler:
 
         Args:
             logits: Scores [vocab] float32, unchanged by this call; -inf excludes a token.
+            allowed: Which tokens may be chosen [vocab], at least one; None for all.
 
         Returns:
             Token ids [kept] int64, ascending, and their probabilities [kept] float64, each > 0, their sum 1.
@@ -132,7 +138,7 @@ class Sampler:
         params = self._params
         if params.is_greedy:
             raise ValueError("a greedy request (temperature 0) has no distribution")
-        scores = self._adjusted(logits)
+        scores = self._adjusted(logits, allowed)
         # Relative to the largest score no temperature, however small, can overflow to +inf.
         with np.errstate(over="ignore"):
             scores = (scores - scores.max()) / params.temperature
@@ -153,7 +159,9 @@ class Sampler:
             self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         return self._rng.random()
 
-    def _adjusted(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def _adjusted(
+        self, logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.float64]:
         """Return checked scores [vocab] float64 after penalties and bias; ids beyond the vocabulary have no score.
 
         Source: Keskar et al., CTRL (arXiv:1909.05858), section 4.1; for negative scores multiplied, not divided, as in
@@ -174,6 +182,10 @@ class Sampler:
         if self._bias_ids.size:
             known = self._bias_ids < scores.size
             scores[self._bias_ids[known]] += self._bias[known]
+        if allowed is not None:
+            scores[~allowed] = -np.inf
+            if np.isneginf(scores.max()):
+                raise ArtifactError("the logits of all tokens that may come next are -inf; " + _REMEDY)
         return scores
 
     def _mark(self, token_ids: Sequence[int]) -> None:
@@ -216,12 +228,11 @@ def _check_logits(logits: npt.NDArray[np.float32]) -> None:
     if np.isfinite(largest):
         return
     bad = np.flatnonzero(np.isnan(logits) | np.isposinf(logits))
-    remedy = "the program or the weights are damaged: run `amdnfs verify` on the bundle"
     if bad.size == 0:
-        raise ArtifactError(f"all {logits.size} logits are -inf, so no token can follow; {remedy}")
+        raise ArtifactError(f"all {logits.size} logits are -inf, so no token can follow; {_REMEDY}")
     raise ArtifactError(
         f"logits are not finite: {bad.size} of {logits.size} are NaN or +inf, the first is "
-        f"{float(logits[bad[0]])} at token id {int(bad[0])}; {remedy}"
+        f"{float(logits[bad[0]])} at token id {int(bad[0])}; {_REMEDY}"
     )
 
 

@@ -88,10 +88,11 @@ def test_ends_are_impossible_before_min_tokens() -> None:
     generation = begin(min_tokens=2, stop_token_ids=(1,), max_tokens=4)
     logits = np.array([9.0, 8.0, 1.0, 2.0, 0, 0, 0, 0, 0, 0], np.float32)
     for expected in (3, 3):
-        assert generation.needs_logits
+        assert generation.needs_logits(EOS)
+        assert not generation.needs_logits(3)
         generation.accept(EOS, logits)
         assert generation.last_token == expected
-    assert not generation.needs_logits
+    assert not generation.needs_logits(EOS)
     generation.accept(1, None)
     assert generation.finish_reason is FinishReason.STOP
     assert logits[0] == 9.0
@@ -124,7 +125,7 @@ def test_stop_strings_count_after_min_tokens(
 
 
 def test_without_any_end_min_tokens_needs_no_logits() -> None:
-    assert not begin(min_tokens=2, ignore_eos=True).needs_logits
+    assert not begin(min_tokens=2, ignore_eos=True).needs_logits(EOS)
 
 
 def test_half_a_stop_string_is_never_shown() -> None:

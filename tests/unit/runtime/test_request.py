@@ -78,7 +78,7 @@ def test_defaults_are_greedy_and_documented_values():
     assert params.is_greedy
     assert dataclasses.astuple(params) == (
         *(128, 0, 0.0, 0, 1.0, 0.0, 1.0, None, (), (), False),
-        *(0.0, 0.0, (), None, 1),
+        *(0.0, 0.0, (), None, 1, None),
     )
     assert not SamplingParams(temperature=0.1).is_greedy
 
