@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 MOST_STRUCTURE_CHARS = 65_536
-"""Longest text of a structure; schemas of real programs are a tenth of it."""
+"""Longest text of a schema or of choices; schemas of real programs are a tenth of it."""
+MOST_EXPRESSION_CHARS = 8_192
+"""Longest regular expression or grammar. The time that llguidance takes to refuse one of many large character classes
+grows with the square of its length: 0.8 s at this limit, 20 s at four times as much (version 1.9.1, tests' machine)."""
 _CACHED_GRAMMARS = 64
 
 _WHITESPACE = r"[\x20\x0A\x0D\x09]{1,16}"
@@ -69,7 +72,8 @@ class Structure:
     """How `text` is meant; also as a string."""
 
     text: str = ""
-    """The schema, expression, grammar or array; at most 65536 characters, and empty for `json_object` only."""
+    """The schema, expression, grammar or array; empty for `json_object` only. A schema or choices have at most 65536
+    characters, an expression or grammar 8192."""
 
     def __post_init__(self) -> None:
         """Check both fields."""
@@ -80,10 +84,11 @@ class Structure:
             raise UsageError(f"structure: the kind must be one of {known}, not {self.kind!r}") from error
         if not isinstance(self.text, str):
             raise UsageError(f"structure ({self.kind}): the text must be a string, not {self.text!r:.80}")
-        if len(self.text) > MOST_STRUCTURE_CHARS:
+        is_expression = self.kind in (StructureKind.REGEX, StructureKind.GRAMMAR)
+        most = MOST_EXPRESSION_CHARS if is_expression else MOST_STRUCTURE_CHARS
+        if len(self.text) > most:
             raise UsageError(
-                f"structure ({self.kind}): the text has {len(self.text)} characters, at most {MOST_STRUCTURE_CHARS} "
-                "are allowed"
+                f"structure ({self.kind}): the text has {len(self.text)} characters, at most {most} are allowed"
             )
         if bool(self.text) is (self.kind is StructureKind.JSON_OBJECT):
             needed = "must be empty" if self.text else "must not be empty"
@@ -220,8 +225,8 @@ class StructureCompiler:
 def _limits() -> LLParserLimits:
     """Bounds of the work for a grammar; real schemas stay far below.
 
-    By the rates in llguidance's documentation of `LLParserLimits`: about 20 ms of lexer to compile it, 20 ms a token at
-    worst, and 40 MB a text.
+    By the rates in llguidance's documentation of `LLParserLimits`: a second to compile it, 20 ms a token at worst, and 40 MB
+    a text.
     """
     from llguidance import LLParserLimits
 
