@@ -225,7 +225,7 @@ class StructureCompiler:
 def _limits() -> LLParserLimits:
     """Bounds of the work for a grammar; real schemas stay far below.
 
-    By the rates in llguidance's documentation of `LLParserLimits`: a second to compile it, 20 ms a token at worst, and 40 MB
+    By the rates that llguidance documents at `LLParserLimits`: a second to compile it, 20 ms a token at worst, and 40 MB
     a text.
     """
     from llguidance import LLParserLimits
