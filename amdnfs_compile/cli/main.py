@@ -12,6 +12,7 @@ from amdnfs_compile.cli.compile import compile_command, merge_command
 from amdnfs_compile.cli.generate import generate_command
 from amdnfs_compile.cli.opt import opt_command
 from amdnfs_compile.cli.report import report_command
+from amdnfs_compile.cli.serve import serve_command
 from amdnfs_compile.cli.show import doctor_command, inspect_command, targets_command
 from amdnfs_compile.cli.verify import verify_command
 
@@ -27,6 +28,7 @@ def cli() -> None:
 
 for _command in (
     generate_command,
+    serve_command,
     inspect_command,
     report_command,
     bench_command,

@@ -1,0 +1,179 @@
+"""What every HTTP request passes: its name, the key, the rate, the log, the metrics, and errors as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from amdnfs_runtime.errors import AmdnfsError, UsageError
+from amdnfs_runtime.server.config import ServerConfig
+from amdnfs_runtime.server.endpoint import ClientGoneError, send_json
+from amdnfs_runtime.server.errors import ApiError, from_failure
+from amdnfs_runtime.server.exchange import REQUEST_ID, Exchange, begin_exchange
+from amdnfs_runtime.server.logs import log_bug, log_exchange
+from amdnfs_runtime.server.metrics import Metrics
+
+OPEN_PATHS = frozenset(
+    {"/", "/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/favicon.ico"}
+)
+"""Paths that need no key: load balancers have none, and a page asks for it itself."""
+OPEN_FOLDERS = ("/page/",)
+"""Beginnings of such paths."""
+CLIENT_GONE = 499
+"""Status in log and metrics of a request whose client left; nobody is there to get it. Source: nginx."""
+
+_MINUTE_S = 60.0
+_MOST_CLIENTS = 10_000
+_UNLIMITED_FOLDERS = ("/health", "/v2/health", "/metrics")
+
+
+class Keys:
+    """Who may come in."""
+
+    def __init__(self, keys: tuple[str, ...]) -> None:
+        """Keeps digests of the keys."""
+        self._digests = [_digest(key) for key in keys]
+
+    def check(self, exchange: Exchange, path: str) -> str:
+        """The name of the key that a request has, for the limit on its rate; empty if none is asked for.
+
+        Raises:
+            ApiError: 401, for no key or a wrong one.
+        """
+        if not self._digests or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+            return ""
+        kind, _, key = exchange.headers.get("authorization", "").partition(" ")
+        given = _digest(key.strip()) if kind.lower() == "bearer" else b""
+        found = [hmac.compare_digest(given, digest) for digest in self._digests]  # all, so that time tells nothing
+        if not any(found):
+            raise ApiError(
+                401,
+                "a valid API key is needed: send it as Authorization: Bearer KEY",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return f"key-{found.index(True)}"
+
+
+class RateLimit:
+    """A bucket of requests for each client, filled evenly."""
+
+    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """All buckets are full.
+
+        Args:
+            per_minute: Requests that fill in within a minute, and that a full bucket has.
+            clock: Seconds.
+        """
+        self._per_minute = per_minute
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str) -> None:
+        """Takes a request from a client's bucket.
+
+        Raises:
+            ApiError: 429, if it is empty.
+        """
+        now_s = self._clock()
+        level, last_s = self._buckets.pop(client, (float(self._per_minute), now_s))
+        level = min(float(self._per_minute), level + (now_s - last_s) * self._per_minute / _MINUTE_S)
+        is_empty = level < 1
+        self._buckets[client] = (level if is_empty else level - 1, now_s)
+        while len(self._buckets) > _MOST_CLIENTS:
+            self._buckets.popitem(last=False)
+        if is_empty:
+            wait_s = (1 - level) * _MINUTE_S / self._per_minute
+            raise ApiError(
+                429,
+                f"more than {self._per_minute} requests a minute; the next may come in {wait_s:.1f} s",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(max(1, round(wait_s + 0.5)))},
+            )
+
+
+class Gate:
+    """ASGI middleware around all endpoints; the innermost that sees every request."""
+
+    def __init__(self, app: ASGIApp, *, config: ServerConfig, metrics: Metrics, paths: frozenset[str]) -> None:
+        """Guards `app`.
+
+        Args:
+            app: What answers.
+            config: Keys and limits.
+            metrics: Counts requests.
+            paths: Paths to count by name; all others are counted together.
+        """
+        self._app = app
+        self._keys = Keys(config.api_keys)
+        self._rate = None if config.requests_per_minute is None else RateLimit(config.requests_per_minute)
+        self._log_prompts = config.log_prompts
+        self._metrics = metrics
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes a request on, or refuses it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = begin_exchange(scope, may_log_texts=self._log_prompts)
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                extra = [(REQUEST_ID, exchange.request_id), ("x-content-type-options", "nosniff")]
+                message["headers"] = [*message["headers"], *((a.encode(), b.encode()) for a, b in extra)]
+            await send(message)
+
+        try:
+            self._let_in(scope, exchange)
+            await self._app(scope, receive, send_named)
+        except ClientGoneError:
+            exchange.status = CLIENT_GONE
+        except Exception as error:
+            exchange.failure = error
+            if exchange.status is not None:
+                raise  # too late to tell; the server closes the connection
+            await _send_error(send_named, _told(error))
+        finally:
+            self._note(scope, exchange)
+
+    def _let_in(self, scope: Scope, exchange: Exchange) -> None:
+        path = scope["path"]
+        name = self._keys.check(exchange, path)
+        if self._rate is not None and not path.startswith(_UNLIMITED_FOLDERS):
+            client = scope.get("client")
+            self._rate.take(name or (client[0] if client else ""))
+        exchange.notes.update({"key": name} if name else {})
+
+    def _note(self, scope: Scope, exchange: Exchange) -> None:
+        path = scope["path"] if scope["path"] in self._paths else "other"
+        status = exchange.status or CLIENT_GONE
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.http_requests.labels(path, method, str(status)).inc()
+        if exchange.failure is not None and not isinstance(exchange.failure, (ApiError, AmdnfsError)):
+            log_bug(exchange)
+        log_exchange(exchange, scope["method"], scope["path"], status)
+
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+async def _send_error(send: Send, error: ApiError) -> None:
+    await send_json(send, error.status, error.to_json(), error.headers)
+
+
+def _told(error: Exception) -> ApiError:
+    """An error as clients get it."""
+    if isinstance(error, UsageError):  # not from a place that knows the field: still the client's
+        return ApiError(400, str(error))
+    return from_failure(error)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,209 @@
+"""Listens, serves, and stops in good order.
+
+    SIGTERM or Ctrl-C -> not ready, new requests refused -> running ones may end -> the rest are told -> closed
+
+A second signal ends the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import signal
+import socket
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from amdnfs_runtime.async_engine import EngineStatus
+from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.server.app import make_app
+from amdnfs_runtime.server.config import ServerConfig
+from amdnfs_runtime.server.logs import log_event
+from amdnfs_runtime.server.service import Service
+
+_LAST_ANSWERS_S = 5
+_KEEP_ALIVE_S = 30
+_BACKLOG = 2048
+
+
+def open_socket(config: ServerConfig) -> socket.socket:
+    """Takes the address, so that a port in use is found before a bundle is loaded. Nobody can connect yet.
+
+    Raises:
+        UsageError: If it cannot be taken.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host {config.host}: no such address: {error}") from error
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as error:
+        sock.close()
+        raise UsageError(
+            f"cannot listen at {config.host} port {config.port}: {error.strerror}; choose another with --port, "
+            "or 0 for a free one"
+        ) from error
+    return sock
+
+
+def check_tls(config: ServerConfig) -> None:
+    """Loads certificate and key once, so that bad ones are found before a bundle is loaded.
+
+    Raises:
+        UsageError: If they cannot be read, or do not belong together.
+    """
+    if config.tls_cert is None or config.tls_key is None:
+        return
+    for option, path in (("--tls-cert", config.tls_cert), ("--tls-key", config.tls_key)):
+        _check_readable(option, path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(config.tls_cert, config.tls_key, password=lambda: b"")
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError(
+            f"--tls-cert {config.tls_cert} and --tls-key {config.tls_key} are no certificate and key that belong "
+            f"together, in PEM and without a pass phrase: {error}"
+        ) from error
+
+
+def url_of(config: ServerConfig, sock: socket.socket) -> str:
+    """Where the server is reached."""
+    host, port = sock.getsockname()[:2]
+    shown = f"[{host}]" if sock.family == socket.AF_INET6 else host
+    return f"{'https' if config.tls_cert else 'http'}://{shown}:{port}"
+
+
+def is_loopback(sock: socket.socket) -> bool:
+    """Whether only this machine reaches the address."""
+    return ipaddress.ip_address(sock.getsockname()[0].split("%")[0]).is_loopback
+
+
+async def serve(service: Service, sock: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serves until a signal says otherwise, and has ended everything when it returns.
+
+    Args:
+        service: The model.
+        sock: From `open_socket`.
+        on_ready: Called when clients can connect.
+
+    Raises:
+        ArtifactError: If the chat template is no jinja.
+    """
+    server = _Server(service, on_ready)
+    await service.engine.start()
+    try:
+        await service.start()
+        log_event("serving", model=service.model_names[0], target=service.engine.engine.target_name)
+        await server.serve(sockets=[sock])
+    finally:
+        await service.close()
+        await service.engine.close()
+    log_event("stopped")
+
+
+def run_server(service: Service, sock: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serves from this thread; see `serve`."""
+    asyncio.run(serve(service, sock, on_ready))
+
+
+class _Protocol(H11Protocol):
+    """Ends connections that are too many, or whose head does not come."""
+
+    read_timeout_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # uvicorn 0.54 times connections between requests, but not the first request.
+        self.loop.call_later(self.read_timeout_s, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, but a signal begins a drain."""
+
+    def __init__(self, service: Service, on_ready: Callable[[], None]) -> None:
+        config = service.config
+        protocol = type("Protocol", (_Protocol,), {"read_timeout_s": config.read_timeout_s})
+        super().__init__(
+            uvicorn.Config(
+                make_app(service),
+                http=protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=config.max_connections,
+                h11_max_incomplete_event_size=config.max_header_bytes,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=_LAST_ANSWERS_S,
+                backlog=_BACKLOG,
+                ssl_certfile=config.tls_cert,
+                ssl_keyfile=config.tls_key,
+            )
+        )
+        self._service = service
+        self._on_ready = on_ready
+        self._drain: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._on_ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begins a drain; a second signal ends it."""
+        if self._loop is None:  # before anybody could connect
+            self.should_exit = True
+            return
+        self._loop.call_soon_threadsafe(self._on_signal, signal.Signals(sig).name)
+
+    def _on_signal(self, name: str) -> None:
+        if self._drain is not None:
+            self.should_exit = self.force_exit = True
+            self._drain.cancel()
+            return
+        self._drain = asyncio.create_task(self._stop(name))
+
+    async def _stop(self, name: str) -> None:
+        service = self._service
+        service.is_draining = True
+        log_event(
+            "stopping; a second signal ends at once",
+            signal=name,
+            active_requests=service.num_active,
+            drain_seconds=service.config.drain_seconds,
+        )
+        deadline_s = asyncio.get_running_loop().time() + service.config.drain_seconds
+        while service.num_active and asyncio.get_running_loop().time() < deadline_s and self._device_answers():
+            await asyncio.sleep(0.02)
+        num_left = service.num_active
+        await service.engine.close()  # who still waits gets an error
+        if num_left:
+            log_event("ended requests that were still running", active_requests=num_left)
+        self.should_exit = True
+
+    def _device_answers(self) -> bool:
+        return self._service.engine.health().status is not EngineStatus.STUCK
+
+
+def _check_readable(option: str, path: Path) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{option} {path} cannot be read: {error.strerror}") from error
