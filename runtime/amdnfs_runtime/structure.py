@@ -15,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,9 @@ class StructureKind(StrEnum):
     """A context-free grammar in Lark's syntax; it begins with the rule `start`."""
     CHOICE = "choice"
     """A JSON array of strings; the output is one of them."""
+    ITEMS = "items"
+    """Fixed text with JSON in it: `{"begin": "[", "items": [["x: ", {schema}], ...], "join": ", ", "end": "]"}`. Each
+    item is a list of strings and schemas. The output is the begin, one item and the end; with a join, several items."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +99,8 @@ class Structure:
             raise UsageError(f"structure ({self.kind}): the text {needed}")
         if self.kind is StructureKind.JSON_SCHEMA and not isinstance(self._parsed(), dict):
             raise UsageError(f"structure (json_schema): a schema is a JSON object, not {self.text:.80}")
+        if self.kind is StructureKind.ITEMS:
+            _check_items(self._parsed())
         if self.kind is StructureKind.CHOICE:
             choices = self._parsed()
             if not isinstance(choices, list) or not choices or not all(isinstance(x, str) and x for x in choices):
@@ -113,6 +119,14 @@ class Structure:
         """One of some strings."""
         return Structure(kind=StructureKind.CHOICE, text=_dumped(list(choices), StructureKind.CHOICE))
 
+    @staticmethod
+    def items(
+        items: Sequence[Sequence[str | Mapping[str, Any]]], *, begin: str, join: str | None, end: str
+    ) -> Structure:
+        """Fixed text with JSON in it; see `StructureKind.ITEMS`."""
+        value = {"begin": begin, "items": [list(item) for item in items], "join": join, "end": end}
+        return Structure(kind=StructureKind.ITEMS, text=_dumped(value, StructureKind.ITEMS))
+
     def _parsed(self) -> Any:
         """The text as JSON."""
         try:
@@ -128,6 +142,8 @@ class Structure:
         match self.kind:
             case StructureKind.GRAMMAR:
                 return str(LLMatcher.grammar_from_lark(_ALL_TOKENS + self.text))
+            case StructureKind.ITEMS:
+                return str(LLMatcher.grammar_from_lark(_ALL_TOKENS + _items_lark(**self._parsed())))
             case StructureKind.REGEX | StructureKind.CHOICE:
                 is_regex = self.kind is StructureKind.REGEX
                 regex = self.text if is_regex else "|".join(re.escape(choice) for choice in self._parsed())
@@ -135,9 +151,8 @@ class Structure:
                 grammar["grammars"][0]["lark_grammar"] = _ALL_TOKENS + grammar["grammars"][0]["lark_grammar"]
             case StructureKind.JSON_SCHEMA | StructureKind.JSON_OBJECT:
                 schema = self._parsed() if self.text else {"type": "object"}
-                schema.setdefault("x-guidance", {"whitespace_pattern": _WHITESPACE})
                 first = {"lark_grammar": f"{_ALL_TOKENS}start: @json"}
-                grammar = {"grammars": [first, {"name": "json", "json_schema": schema}]}
+                grammar = {"grammars": [first, {"name": "json", "json_schema": _bounded(schema)}]}
         return json.dumps(grammar)
 
 
@@ -225,8 +240,8 @@ class StructureCompiler:
 def _limits() -> LLParserLimits:
     """Bounds of the work for a grammar; real schemas stay far below.
 
-    By the rates that llguidance documents at `LLParserLimits`: a second to compile it, 20 ms a token at worst, and 40 MB
-    a text.
+    By the rates that llguidance documents at `LLParserLimits`: a second to compile it, 20 ms a token at worst, and
+    40 MB a text.
     """
     from llguidance import LLParserLimits
 
@@ -256,6 +271,40 @@ def _tables_of(tokenizer: Tokenizer, manifest: Manifest) -> LLTokenizer:
         raise UsageError(
             f"structure: the tokenizer of this bundle cannot be constrained: {_one_line(str(error))}"
         ) from error
+
+
+def _bounded(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema whose JSON has no endless whitespace, unless it says otherwise itself."""
+    return {"x-guidance": {"whitespace_pattern": _WHITESPACE}, **schema}
+
+
+def _check_items(value: Any) -> None:
+    if (
+        not isinstance(value, dict)
+        or set(value) != {"begin", "items", "join", "end"}
+        or not isinstance(value["items"], list)
+        or not value["items"]
+        or not all(isinstance(item, list) and item for item in value["items"])
+        or not all(isinstance(part, (str, dict)) for item in value["items"] for part in item)
+        or not all(isinstance(value[name], str) for name in ("begin", "end"))
+        or not isinstance(value["join"], (str, NoneType))
+    ):
+        raise UsageError(f"structure (items): it must have begin, items, join and end, not {json.dumps(value):.80}")
+
+
+def _items_lark(begin: str, items: list[list[Any]], join: str | None, end: str) -> str:
+    """The grammar of `StructureKind.ITEMS`."""
+
+    def literal(text: str) -> str:
+        return json.dumps(text, ensure_ascii=False) if text else ""
+
+    repeats = "" if join is None else f"({literal(join)} item)*"
+    lines = [f"start: {literal(begin)} item {repeats} {literal(end)}"]
+    lines.append("item: " + " | ".join(f"item_{number}" for number in range(len(items))))
+    for number, item in enumerate(items):
+        parts = [literal(part) if isinstance(part, str) else f"%json {json.dumps(_bounded(part))}" for part in item]
+        lines.append(f"item_{number}: {' '.join(parts)}")
+    return "\n".join(lines)
 
 
 def _dumped(value: Any, kind: StructureKind) -> str:

@@ -72,6 +72,15 @@ def may_end(constraint: Constraint) -> bool:
         (SCHEMA, '{"name": "x", "age": 7}', '{"age": 7}'),
         (Structure(kind=StructureKind.JSON_OBJECT), '{"a": [1, {"b": null}]}', "[1]"),
         (Structure(kind=StructureKind.GRAMMAR, text='start: "(" start ")" | "x"'), "((x))", "((x)x"),
+        (Structure.items([["f ", {"type": "boolean"}, "."]], begin="", join=None, end=""), "f true.", "f true.f true."),
+        (Structure.items([["a", {}], ["b"]], begin="[", join=", ", end="]"), '[b, a{"x": 1}, b]', "[b, ]"),
+        (
+            Structure.items(
+                [[{"$ref": "#/$defs/a", "$defs": {"a": {"const": '\u00e9"'}}}]], begin='"\n', join=None, end="/"
+            ),
+            '"\n"\u00e9\\""/',
+            '"\n"e"/',
+        ),
         (Structure(kind="json_schema", text="{}"), "[1, 2]", "[1, 2}"),  # type: ignore[arg-type]
     ],
 )
@@ -120,7 +129,7 @@ def test_a_grammar_is_compiled_once_and_texts_do_not_disturb_each_other() -> Non
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        ("json", "{}", r"structure: the kind must be one of choice, grammar, json_object, json_schema, regex"),
+        ("json", "{}", r"structure: the kind must be one of choice, grammar, items, json_object, json_schema, regex"),
         ("regex", "", r"structure \(regex\): the text must not be empty"),
         ("regex", 7, r"structure \(regex\): the text must be a string, not 7"),
         ("json_object", "{}", r"structure \(json_object\): the text must be empty"),
@@ -132,6 +141,8 @@ def test_a_grammar_is_compiled_once_and_texts_do_not_disturb_each_other() -> Non
         ("json_schema", "true", r"structure \(json_schema\): a schema is a JSON object, not true"),
         ("json_schema", "[]", r"structure \(json_schema\): a schema is a JSON object, not \[\]"),
         ("choice", '["a", ""]', r"structure \(choice\): the choices are a JSON array of strings, none of them empty"),
+        ("items", "{}", r"structure \(items\): it must have begin, items, join and end, not {}"),
+        ("items", '{"begin": "", "items": [[1]], "join": "", "end": ""}', r"structure \(items\): it must have"),
         ("choice", "[]", r"structure \(choice\): the choices are"),
     ],
 )
