@@ -33,10 +33,10 @@ async def answer_chat(service: Service, fields: ChatFields, exchange: Exchange) 
         "model": service.check_model(fields.model),
         "system_fingerprint": service.fingerprint,
     }
-    tools = tool_use_of(fields.tools, fields.tool_choice, fields.parallel_tool_calls)
+    tools = tool_use_of(fields.tools, fields.tool_choice, fields.parallel_tool_calls, service.template_text)
     options, names = _options(service, fields, tools)
     text = await service.chat_text(
-        template_messages(fields.messages, service.template_text),
+        tools.told(template_messages(fields.messages, service.template_text)),
         tools=tools.shown,
         add_generation_prompt=fields.add_generation_prompt is not False,
         variables=template_variables(fields.chat_template_kwargs, fields.reasoning_effort),

@@ -36,11 +36,11 @@ async def answer_response(service: Service, fields: ResponseFields, exchange: Ex
         ApiError: For fields that make no sense together, and as `Service.run` does.
     """
     head = _head(service, fields)
-    tools = tool_use_of(_as_chat_tools(fields.tools), _as_chat_choice(fields.tool_choice), fields.parallel_tool_calls)
+    tools = tool_use_of(fields.tools, fields.tool_choice, fields.parallel_tool_calls, service.template_text)
     options, names = _options(service, fields, tools)
     effort = fields.reasoning.effort if fields.reasoning is not None else None
     text = await service.chat_text(
-        template_items(fields.input, fields.instructions, service.template_text),
+        tools.told(template_items(fields.input, fields.instructions, service.template_text)),
         tools=tools.shown,
         variables=template_variables(None, effort),
     )
@@ -179,17 +179,3 @@ def _options(service: Service, fields: ResponseFields, tools: ToolUse) -> tuple[
         structure=structure,
     )
     return options, {"structure": source, "max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
-
-
-def _as_chat_tools(tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-    """Tools as chats have them: the function in an object of its own."""
-    if tools is None:
-        return None
-    return [{"type": tool.get("type"), "function": {k: v for k, v in tool.items() if k != "type"}} for tool in tools]
-
-
-def _as_chat_choice(choice: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    """The choice as chats have it."""
-    if isinstance(choice, dict) and choice.get("type") == "function":
-        return {"type": "function", "function": {"name": choice.get("name")}}
-    return choice

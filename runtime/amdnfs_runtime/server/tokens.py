@@ -28,9 +28,10 @@ async def answer_tokenize(service: Service, fields: TokenizeFields, exchange: Ex
     if fields.messages is None:
         text, adds, param = fields.prompt or "", fields.add_special_tokens is not False, "prompt"
     else:
+        tools = tool_use_of(fields.tools, None, None, service.template_text)
         text = await service.chat_text(
-            template_messages(fields.messages, service.template_text),
-            tools=tool_use_of(fields.tools, None, None).shown,
+            tools.told(template_messages(fields.messages, service.template_text)),
+            tools=tools.shown,
             add_generation_prompt=fields.add_generation_prompt is not False,
             variables=template_variables(fields.chat_template_kwargs, None),
         )
