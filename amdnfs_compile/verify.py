@@ -1,7 +1,8 @@
-"""Compares a bundle's programs with transformers, entry point by entry point, on random prompts.
+"""Compares a bundle's program with transformers, and with the bundle's CPU program, on random texts.
 
-The reference is the model's own code in f32 on the weights as the bundle stores them (rounded to its type, or
-quantised, then widened), with the whole text in one call and no cache: nothing of ours takes part in it.
+The reference of transformers is the model's own code in f32 on the weights as the bundle stores them (rounded to its
+type, or quantised, then widened), with the whole text in one call and no cache: nothing of ours takes part in it. The
+CPU program shares the import and the passes with the program that it is compared with, but neither kernels nor code.
 """
 
 from __future__ import annotations
@@ -11,20 +12,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from amdnfs_runtime.bundle import Manifest, read_manifest
-from amdnfs_runtime.device import Program, choose_target, inspect_host
-from amdnfs_runtime.errors import ModelError, UsageError
+from amdnfs_runtime.device import choose_target, inspect_host
+from amdnfs_runtime.errors import ArtifactError, UsageError
+from amdnfs_runtime.execution import EmulatedSteps, Emulation, LocalSteps, Steps
+from amdnfs_targets.aliases import ALIASES
 from amdnfs_targets.quantized_layout import Activations
-from transformers import AutoModelForCausalLM
-from transformers.utils import logging
 
-from amdnfs_compile.frontend.checkpoint import open_checkpoint
-from amdnfs_compile.frontend.huggingface import TORCH_DTYPES
-from amdnfs_compile.quantize.reference import load_stored_weights
+from amdnfs_compile.replay import Observation, make_texts, num_pages, replay
 
 TOLERANCE = {"f32": 2e-4, "f16": 2e-2, "bf16": 1.2e-1}
 """Largest allowed difference of logits, as a share of the largest reference logit.
@@ -38,6 +36,8 @@ ROUNDED_TOLERANCE = {"f32": 4e-2, "f16": 1.5e-1, "bf16": 3e-1}
 of 255 steps. In f32 that happens to few, and most errors are below 1e-5; in 16 bits it happens to many in each layer.
 """
 
+TRANSFORMERS, CPU = "transformers", "cpu"
+"""What a program can be compared with."""
 DISTANCE = "distance from the unquantised model"
 """Name of the comparison that says what quantisation costs; it has no tolerance."""
 
@@ -48,6 +48,8 @@ class Check:
 
     name: str
     """What was compared."""
+    against: str
+    """With what: `transformers`, or `cpu`, the bundle's own program."""
     error: float
     """Largest difference of a logit, as a share of the largest reference logit."""
     same_argmax: float
@@ -62,183 +64,155 @@ class Check:
 
 
 def verify_bundle(
-    bundle: Path, model: Path, target: str | None = None, *, seed: int = 0, num_tokens: int = 0
+    bundle: Path,
+    model: Path | None,
+    target: str | None = None,
+    *,
+    seed: int = 0,
+    num_tokens: int = 0,
+    emulation: Emulation | None = None,
+    with_cpu: bool = False,
 ) -> list[Check]:
-    """Runs prefill in one go and in chunks, decode over page borders, and a batch of different lengths.
+    """Runs prefill in one go and in chunks, decode over page borders, reuse of pages, and a batch.
 
     Args:
         bundle: The bundle.
-        model: Folder of the model it was made from.
+        model: Folder of the model it was made from; None leaves transformers out.
         target: Target to run; the best for this machine by default.
-        seed: Of the random prompts.
-        num_tokens: Length of the text; by default two pages and a half.
+        seed: Of the random texts.
+        num_tokens: Length of each text; by default two pages and a half.
+        emulation: Run the program in a process of its own on this stand-in HIP library.
+        with_cpu: Compare with the bundle's CPU program too.
 
     Raises:
         ModelError: If transformers cannot load the model, or it is not the one the bundle was made from.
         ArtifactError: If the bundle cannot be run.
-        UsageError: If the text does not fit the context.
+        UsageError: If the text does not fit the context, there is nothing to compare with, or the target to emulate is
+            no hip target.
     """
     manifest = read_manifest(bundle)
-    _check_model(model, manifest)
-    name = choose_target(manifest, inspect_host(), target)
+    name = target_to_run(manifest, target, is_emulated=emulation is not None)
     length = num_tokens or 2 * manifest.page_tokens + manifest.page_tokens // 2
     if length > manifest.model.context_tokens:
         raise UsageError(f"{length} tokens do not fit the context of {manifest.model.context_tokens}")
-    rng = np.random.default_rng(seed)
-    texts = rng.integers(0, manifest.model.vocab_size, (3, length))
-    original, reference = _reference_logits(model, bundle, manifest, texts)
-    replay = _Replay(bundle, manifest, name, length)
-    checks = []
-    tolerance = TOLERANCE[manifest.model.dtype]
-    if manifest.model.quantization.endswith(Activations.ROW_I8):
-        tolerance = ROUNDED_TOLERANCE[manifest.model.dtype]
-    if original is not reference:
-        checks.append(_compare(DISTANCE, reference, original, math.inf))
-
-    def check(label: str, got: list[np.ndarray], wanted: list[np.ndarray]) -> None:
-        checks.append(_compare(label, np.stack(got), np.stack(wanted), tolerance))
-
-    half = length // 2
-    pages = [1 + np.arange(replay.pages_each) + row * replay.pages_each for row in range(3)]
-    check("prefill whole", [replay.prefill(texts[0], 0, pages[0])], [reference[0, -1]])
-    first, step = manifest.page_tokens // 2 + 1, max(2, manifest.page_tokens - 3)
-    got, wanted, position = [], [], 0
-    for size in [first, *([step] * length)]:
-        end = min(position + size, half)
-        if position >= end:
-            break
-        got.append(replay.prefill(texts[1, position:end], position, pages[1]))
-        wanted.append(reference[1, end - 1])
-        position = end
-    check("prefill in chunks", got, wanted)
-    got = [replay.decode([(texts[1, at], at, pages[1])])[0] for at in range(half, length)]
-    check("decode over page borders", got, [reference[1, at] for at in range(half, length)])
-    starts = [3, half, length - 4]
-    for row, start in enumerate(starts):
-        replay.prefill(texts[row, :start], 0, pages[row])
-    got, wanted = [], []
-    for offset in range(3):
-        rows = [(texts[row, start + offset], start + offset, pages[row]) for row, start in enumerate(starts)]
-        got += replay.decode(rows)
-        wanted += [reference[row, start + offset] for row, start in enumerate(starts)]
-    check("batch of different lengths", got, wanted)
+    if model is None and not with_cpu:
+        raise UsageError("nothing to compare with: give the model's folder, or compare with the CPU program")
+    texts = make_texts(manifest, length, seed)
+    checks: list[Check] = []
+    tolerance = tolerance_of(manifest)
+    reference = None
+    if model is not None:
+        original, reference = _reference(model, bundle, manifest, texts)
+        if original is not reference:
+            checks.append(_compare(DISTANCE, TRANSFORMERS, reference, original, math.inf))
+    observed = _observe(bundle, manifest, name, texts, emulation)
+    if reference is not None:
+        wanted = [np.stack([reference[row] for row in item.rows]) for item in observed]
+        checks += _checks(TRANSFORMERS, observed, wanted, tolerance)
+    if with_cpu:
+        beside = _observe(bundle, manifest, cpu_target(manifest), texts, None)
+        checks += _checks(CPU, observed, [item.logits for item in beside], tolerance)
     return checks
 
 
-def _check_model(model: Path, manifest: Manifest) -> None:
-    """Refuses what is no model, or plainly another one than that of the bundle.
+def target_to_run(manifest: Manifest, wanted: str | None, *, is_emulated: bool) -> str:
+    """The target whose program is looked at: a hip target if it is emulated, else the best for this machine.
 
     Raises:
-        ModelError: Saying what is missing or different.
+        ArtifactError: If the bundle lacks it, or it cannot run here.
+        UsageError: If it is to be emulated but is no hip target, or several are there and none was named.
     """
-    if not model.is_dir():
-        raise ModelError(f"no folder at {model}; give the folder of the model that the bundle was made from")
-    checkpoint = open_checkpoint(str(model))
-    found = (checkpoint.config.model_type, checkpoint.vocab_size)
-    wanted = (manifest.model.model_type, manifest.model.vocab_size)
-    if found != wanted:
-        raise ModelError(
-            f"{model}: a {found[0]} model with a vocabulary of {found[1]} tokens, but the bundle was made from a "
-            f"{wanted[0]} model with one of {wanted[1]}; give the folder of the model that the bundle was made from"
-        )
+    if not is_emulated:
+        return choose_target(manifest, inspect_host(), wanted)
+    hip = [name for name, entry in manifest.targets.items() if entry.kind == "hip"]
+    if wanted is not None:
+        wanted = ALIASES.get(wanted.strip().lower(), wanted)
+        if wanted not in manifest.targets:
+            raise ArtifactError(f"the bundle has no target {wanted}; it holds {', '.join(manifest.targets)}")
+        if wanted in hip:
+            return wanted
+    elif len(hip) == 1:
+        return hip[0]
+    raise UsageError(
+        "--emulate runs hip programs; name one of the bundle's gfx targets with --target: "
+        f"it has {', '.join(hip) or 'none'}"
+    )
+
+
+def tolerance_of(manifest: Manifest) -> float:
+    """Largest allowed difference of logits, as a share of the largest reference logit."""
+    if manifest.model.quantization.endswith(Activations.ROW_I8):
+        return ROUNDED_TOLERANCE[manifest.model.dtype]
+    return TOLERANCE[manifest.model.dtype]
+
+
+def cpu_target(manifest: Manifest) -> str:
+    """The bundle's CPU program that runs on this machine.
+
+    Raises:
+        UsageError: If there is none; says why.
+    """
+    host = inspect_host()
+    reasons = ["the bundle has no cpu target"]
+    for name, entry in manifest.targets.items():
+        if entry.kind == "cpu":
+            reason = host.why_not(name, entry)
+            if reason is None:
+                return name
+            reasons.append(reason)
+    raise UsageError(
+        f"there is no CPU program to compare with: {reasons[-1]}; amdnfs-compile MODEL --target cpu adds one"
+    )
 
 
 @contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keeps transformers from drawing on the terminal; what the process has chosen is as before afterwards."""
-    were_enabled = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if were_enabled:
-            logging.enable_progress_bar()
+def open_steps(
+    bundle: Path, manifest: Manifest, target: str, pages: int, emulation: Emulation | None
+) -> Iterator[Steps]:
+    """A program of the bundle, in this process or on the emulator.
+
+    Raises:
+        ArtifactError: If the device, or the emulator, refuses the program.
+    """
+    if emulation is None:
+        yield LocalSteps(bundle, manifest, target, pages)
+        return
+    with EmulatedSteps(bundle, target, pages, emulation) as steps:
+        yield steps
 
 
-def _compare(label: str, got: np.ndarray, wanted: np.ndarray, tolerance: float) -> Check:
+def _reference(
+    model: Path, bundle: Path, manifest: Manifest, texts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    # torch and transformers: only where they are asked for
+    from amdnfs_compile.reference import check_model, reference_logits
+
+    check_model(model, manifest)
+    return reference_logits(model, bundle, manifest, texts)
+
+
+def _observe(
+    bundle: Path, manifest: Manifest, target: str, texts: npt.NDArray[np.int64], emulation: Emulation | None
+) -> list[Observation]:
+    pages = num_pages(manifest, texts.shape[1])
+    with open_steps(bundle, manifest, target, pages, emulation) as steps:
+        return list(replay(steps, manifest, target, texts))
+
+
+def _checks(
+    against: str, observed: Sequence[Observation], wanted: Sequence[npt.NDArray[np.float32]], tolerance: float
+) -> list[Check]:
+    pairs = zip(observed, wanted, strict=True)
+    return [_compare(item.name, against, item.logits, logits, tolerance) for item, logits in pairs]
+
+
+def _compare(
+    label: str, against: str, got: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], tolerance: float
+) -> Check:
     return Check(
         name=label,
+        against=against,
         error=float(np.abs(got - wanted).max() / np.abs(wanted).max()),
         same_argmax=float((got.argmax(-1) == wanted.argmax(-1)).mean()),
         tolerance=tolerance,
     )
-
-
-def _reference_logits(
-    model: Path, bundle: Path, manifest: Manifest, texts: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits `[rows, tokens, vocab]` of whole texts, in f32: of the model, and of the weights as they are stored."""
-    try:
-        with _no_progress_bars():
-            reference = AutoModelForCausalLM.from_pretrained(
-                model, dtype=TORCH_DTYPES[manifest.model.dtype], attn_implementation="eager", local_files_only=True
-            )
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{model}: transformers cannot load this model: {reason}") from error
-    reference = reference.eval().float()
-    original = _logits(reference, texts)
-    if manifest.model.quantization == "none":
-        return original, original
-    load_stored_weights(reference, bundle, manifest)
-    return original, _logits(reference, texts)
-
-
-def _logits(model: Any, texts: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        logits: np.ndarray = model(input_ids=torch.from_numpy(texts), use_cache=False).logits.float().numpy()
-    return logits
-
-
-class _Replay:
-    """Feeds a program given tokens and hands back the logits of every call."""
-
-    def __init__(self, bundle: Path, manifest: Manifest, target: str, num_tokens: int) -> None:
-        points = manifest.targets[target].entry_points
-        self._chunks = sorted((point.tokens, point.name) for point in points if point.kind == "prefill")
-        self._batches = sorted((point.batch, point.name) for point in points if point.kind == "decode")
-        self._program = Program(bundle, manifest, target)
-        self._page_tokens = manifest.page_tokens
-        self.pages_each = -(-num_tokens // manifest.page_tokens)
-        self._pools: list[Any] = self._program.make_pools(manifest, 1 + 3 * self.pages_each)
-
-    def prefill(self, tokens: np.ndarray, start: int, pages: np.ndarray) -> np.ndarray:
-        """Logits after the last of `tokens`, which begin at position `start`."""
-        position, row = 0, np.zeros(0)
-        while position < len(tokens):
-            left = len(tokens) - position
-            size, name = next((item for item in self._chunks if item[0] >= left), self._chunks[-1])
-            count = min(size, left)
-            padded = np.zeros((1, size), np.int64)
-            padded[0, :count] = tokens[position : position + count]
-            width = -(-(start + position + count) // self._page_tokens)
-            row = self._call(name, padded, [start + position], [count], pages[None, :width])[0]
-            position += count
-        return row
-
-    def decode(self, rows: Sequence[tuple[int, int, np.ndarray]]) -> list[np.ndarray]:
-        """Logits of each row `(token, position, pages)`."""
-        result: list[np.ndarray] = []
-        largest = self._batches[-1][0]
-        for begin in range(0, len(rows), largest):
-            part = rows[begin : begin + largest]
-            batch, name = next(item for item in self._batches if item[0] >= len(part))
-            width = -(-(1 + max(position for _, position, _ in part)) // self._page_tokens)
-            tokens, table = np.zeros((batch, 1), np.int64), np.zeros((batch, width), np.int32)
-            start, valid = [0] * batch, [0] * batch
-            # Rows are placed at the end, so that unused rows come first: a row must not depend on its neighbours.
-            for index, (token, position, pages) in enumerate(part, start=batch - len(part)):
-                tokens[index, 0], start[index], valid[index], table[index] = token, position, 1, pages[:width]
-            result += list(self._call(name, tokens, start, valid, table)[batch - len(part) :])
-        return result
-
-    def _call(self, name: str, tokens: np.ndarray, start: list[int], valid: list[int], table: np.ndarray) -> np.ndarray:
-        _, logits, self._pools = self._program.call(
-            name,
-            tokens,
-            np.array(start, np.int64),
-            np.array(valid, np.int64),
-            np.ascontiguousarray(table, np.int32),
-            self._pools,
-        )
-        return self._program.read(logits).copy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ _DEFAULTS = SamplingParams()
 @click.option("--stop-token-id", "stop_token_ids", type=int, multiple=True, help="Token that ends it; repeatable.")
 @click.option("--ignore-eos", is_flag=True, help="Go on past the model's end token.")
 @click.option("--target", help="Use this target of the bundle [default: the best for this machine].")
+@click.option("--emulate", is_flag=True, help="Execute a hip program's machine code on the CPU; slow.")
 @click.option("--kv-pages", "num_pages", type=int, help="Pages of the KV pool.")
 @click.option("--no-check", is_flag=True, help="Skip the digests of the bundle's files.")
 @click.option("--json", "as_json", is_flag=True, help="Print token ids, timings and finish reason as JSON.")
@@ -36,6 +38,7 @@ def generate_command(
     bundle: Path,
     prompts: tuple[str, ...],
     target: str | None,
+    emulate: bool,
     num_pages: int | None,
     no_check: bool,
     as_json: bool,
@@ -46,6 +49,8 @@ def generate_command(
     from amdnfs_runtime.llm import load
 
     texts = list(prompts) or [_standard_input()]
+    if emulate:
+        target = _emulated(bundle, target)
     llm = load(bundle, target=target, num_pages=num_pages, check=not no_check)
     if as_json:
         results = llm.generate(texts, params)
@@ -60,6 +65,19 @@ def generate_command(
     else:
         for text, result in zip(texts, llm.generate(texts, params), strict=True):
             click.echo(f"{text}{result.text}\n---")
+
+
+def _emulated(bundle: Path, target: str | None) -> str:
+    """The target to emulate; makes the emulator the HIP library of this process."""
+    from amdnfs_runtime.bundle import read_manifest
+    from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+
+    from amdnfs_compile.cli.emulation import emulator_folder
+    from amdnfs_compile.verify import target_to_run
+
+    name = target_to_run(read_manifest(bundle), target, is_emulated=True)
+    os.environ[HIP_DYLIB_VARIABLE] = str(emulator_folder())
+    return name
 
 
 def _standard_input() -> str:

@@ -116,9 +116,10 @@ def targets_command(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor_command(as_json: bool) -> None:
     """Show what this host can run, and what is missing."""
+    from amdnfs_hipemu import why_not
     from amdnfs_runtime.device import inspect_host
 
-    host = inspect_host()
+    host, obstacle = inspect_host(), why_not()
     values: dict[str, Any] = {
         "python": platform.python_version(),
         "packages": {
@@ -129,6 +130,7 @@ def doctor_command(as_json: bool) -> None:
         "nvidia_gpu": host.has_nvidia,
         "vulkan_device": host.has_vulkan,
         "stand_in_hip_library": host.hip_stand_in,
+        "emulator": {"can_be_built": obstacle is None, "reason": obstacle},
         "can_compile": all(_version(name) for name in ("iree-base-compiler", "torch", "transformers")),
     }
     if as_json:
@@ -139,7 +141,8 @@ def doctor_command(as_json: bool) -> None:
         click.echo(f"  {name:<20} {found or 'not installed'}")
     click.echo(host.describe())
     if not host.amd_gfx:
-        click.echo("no AMD GPU is visible: /sys/class/kfd lists none, so hip programs cannot run here")
+        click.echo("no AMD GPU is visible: /sys/class/kfd lists none, so hip programs can only be emulated")
+    click.echo(obstacle or "emulator: can be built; --emulate of verify and generate, --execute of report use it")
     if not values["can_compile"]:
         click.echo("compiling needs more packages: pip install 'amdnfs[compile]'")
 

@@ -17,6 +17,6 @@ Environment of the library (read once, when the program initialises HIP):
 | `AMDNFS_EMULATE_LOG` | `1` or a file: a line for each launch, module and unsupported call |
 """
 
-from amdnfs_hipemu.build import EmulatorError, library_folder
+from amdnfs_hipemu.build import EmulatorError, library_folder, why_not
 
-__all__ = ["EmulatorError", "library_folder"]
+__all__ = ["EmulatorError", "library_folder", "why_not"]

@@ -77,6 +77,16 @@ def library_folder() -> Path:
     return folder
 
 
+def why_not() -> str | None:
+    """Why the emulator cannot be built here; None if there is a compiler and the instruction tables. Builds nothing."""
+    try:
+        _find_compiler()
+        _check_tables()
+    except EmulatorError as error:
+        return str(error)
+    return None
+
+
 def _find_compiler() -> str:
     wanted = os.environ.get(COMPILER_VARIABLE)
     found = next(

@@ -150,7 +150,8 @@ def run_bench(
     if entry.kind == "hip" and host.hip_stand_in:
         raise UsageError(
             f"{name}: the HIP library is a stand-in ({HIP_DYLIB_VARIABLE}={host.hip_stand_in}), whose times say "
-            f"nothing of a GPU; unset {HIP_DYLIB_VARIABLE}, or look at amdnfs report for what can be known without one"
+            f"nothing of a GPU; unset {HIP_DYLIB_VARIABLE}, or look at amdnfs report, with --execute, for what can be "
+            "known without one"
         )
     if check:
         verify_files(bundle, manifest, [*manifest.weights, entry.program, entry.facts])

@@ -23,6 +23,7 @@ _MACHINE_AMDGPU = 224
 _NOTE_METADATA = 32
 _SECTION_NOTE, _SECTION_SYMBOLS, _SECTION_DYNAMIC_SYMBOLS, _SECTION_NO_BITS = 7, 2, 11, 8
 _DESCRIPTOR_BYTES = 64
+_FLAG_EXECUTABLE = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +66,8 @@ class CodeObject:
     """Digest of the image."""
     gfx: str
     """Processor that its metadata names, without features; empty if it names none."""
+    code: tuple[tuple[int, int], ...]
+    """Half-open ranges of the image that hold machine code."""
     kernels: Mapping[str, Kernel]
     """By name, in the order of the metadata."""
 
@@ -138,6 +141,7 @@ def _read_object(image: bytes, offset: int) -> CodeObject:
         num_bytes=len(image),
         sha256=hashlib.sha256(image).hexdigest(),
         gfx=triple.rsplit("-", maxsplit=1)[-1].split(":")[0],
+        code=tuple((item[4], item[4] + item[5]) for item in sections if item[2] & _FLAG_EXECUTABLE),
         kernels=kernels,
     )
 

@@ -1,0 +1,82 @@
+"""Logits that transformers computes in f32 for whole texts, without a cache: nothing of ours takes part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from amdnfs_runtime.bundle import Manifest
+from amdnfs_runtime.errors import ModelError
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from amdnfs_compile.frontend.checkpoint import open_checkpoint
+from amdnfs_compile.frontend.huggingface import TORCH_DTYPES
+from amdnfs_compile.quantize.reference import load_stored_weights
+
+
+def check_model(model: Path, manifest: Manifest) -> None:
+    """Refuses what is no model, or plainly another one than that of the bundle.
+
+    Raises:
+        ModelError: Saying what is missing or different.
+    """
+    if not model.is_dir():
+        raise ModelError(f"no folder at {model}; give the folder of the model that the bundle was made from")
+    checkpoint = open_checkpoint(str(model))
+    found = (checkpoint.config.model_type, checkpoint.vocab_size)
+    wanted = (manifest.model.model_type, manifest.model.vocab_size)
+    if found != wanted:
+        raise ModelError(
+            f"{model}: a {found[0]} model with a vocabulary of {found[1]} tokens, but the bundle was made from a "
+            f"{wanted[0]} model with one of {wanted[1]}; give the folder of the model that the bundle was made from"
+        )
+
+
+def reference_logits(
+    model: Path, bundle: Path, manifest: Manifest, texts: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Logits `[texts, tokens, vocab]` of whole texts: of the model, and of the weights as the bundle stores them.
+
+    Raises:
+        ModelError: If transformers cannot load the model.
+    """
+    try:
+        with _no_progress_bars():
+            reference = AutoModelForCausalLM.from_pretrained(
+                model, dtype=TORCH_DTYPES[manifest.model.dtype], attn_implementation="eager", local_files_only=True
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{model}: transformers cannot load this model: {reason}") from error
+    reference = reference.eval().float()
+    original = _logits(reference, texts)
+    if manifest.model.quantization == "none":
+        return original, original
+    load_stored_weights(reference, bundle, manifest)
+    return original, _logits(reference, texts)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keeps transformers from drawing on the terminal; what the process has chosen is as before afterwards."""
+    were_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_enabled:
+            logging.enable_progress_bar()
+
+
+def _logits(model: Any, texts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    with torch.no_grad():
+        logits: npt.NDArray[np.float32] = (
+            model(input_ids=torch.from_numpy(texts), use_cache=False).logits.float().numpy()
+        )
+    return logits

@@ -1,0 +1,176 @@
+"""`amdnfs verify --emulate` and what stands behind it: AMD machine code, executed in a process of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from amdnfs_runtime.bundle import read_manifest
+from amdnfs_runtime.calls import Arguments
+from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.execution import EmulatedSteps, Emulation, LocalSteps
+from amdnfs_runtime.report.code_objects import find_code_objects
+
+from amdnfs_compile import CompileOptions, compile_model
+from tests.conftest import RunCli
+
+needs_emulator = pytest.mark.skipif(
+    not os.environ.get(HIP_DYLIB_VARIABLE),
+    reason=f"{HIP_DYLIB_VARIABLE} does not name a folder with a stand-in libamdhip64.so",
+)
+pytestmark = [needs_emulator, pytest.mark.emulator]
+
+PK_MUL_F32, PK_ADD_F32 = 0xD3B1, 0xD3B2
+"""First half of the encodings of v_pk_mul_f32 and v_pk_add_f32 (MI300 ISA, VOP3P)."""
+CHECKS = [
+    "prefill whole",
+    "prefill in chunks",
+    "decode over page borders",
+    "reuse of a prefix's pages",
+    "batch of different lengths",
+]
+
+
+@pytest.fixture(scope="module")
+def emulation() -> Emulation:
+    """The emulator that the tests use."""
+    return Emulation(library=Path(os.environ[HIP_DYLIB_VARIABLE]))
+
+
+@pytest.fixture(scope="module")
+def amd_bundle(twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The twin for CDNA3, RDNA3 and the CPU; not to be changed."""
+    options = CompileOptions(prefill_chunks=(16,), decode_batches=(1, 4))
+    return compile_model(twin, ["gfx942", "gfx1100", "cpu"], tmp_path_factory.mktemp("amd") / "twin.amdnfs", options)
+
+
+def one_chunk() -> Arguments:
+    table = np.array([[1]], np.int32)
+    return np.arange(16, dtype=np.int64)[None], np.array([0], np.int64), np.array([16], np.int64), table
+
+
+def with_other_instructions(bundle: Path, folder: Path, old: int, new: int) -> Path:
+    """A copy of `bundle` in whose gfx942 program instructions whose first dword begins with `old` begin with `new`."""
+    copy = Path(shutil.copytree(bundle, folder / "damaged.amdnfs"))
+    path = copy / read_manifest(copy).targets["gfx942"].program
+    program = np.fromfile(path, np.uint8)
+    num_changed = 0
+    for item in find_code_objects(program.tobytes()):
+        for begin, end in item.code:
+            words = program[item.offset + begin : item.offset + end].view(np.uint32)
+            is_old = words >> 16 == old
+            num_changed += is_old.sum()
+            words[is_old] = words[is_old] & 0xFFFF | new << 16
+    assert num_changed
+    path.write_bytes(program.tobytes())
+    return copy
+
+
+def test_verify_beside_the_cpu_program(run_cli: RunCli, amd_bundle: Path) -> None:
+    done = run_cli("amdnfs", "verify", amd_bundle, "--target", "mi300x", "--emulate", "--json")
+    assert (done.code, done.err) == (0, "")
+    values = json.loads(done.out)
+    assert (values["target"], values["emulated"]) == ("gfx942", True)
+    assert [(row["name"], row["against"]) for row in values["checks"]] == [(name, "cpu") for name in CHECKS]
+    assert all(row["right"] and 0 < row["error"] < 2e-4 for row in values["checks"]), "0 would be the same program"
+
+
+def test_verify_beside_transformers_too(run_cli: RunCli, amd_bundle: Path, twin: Path) -> None:
+    done = run_cli("amdnfs", "verify", amd_bundle, "--target", "gfx1100", "--emulate", "--against", twin)
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[1].startswith("gfx1100, executed on the emulator  against")
+    assert sum("transformers" in line and line.endswith("right") for line in lines) == len(CHECKS)
+    assert sum(" cpu " in line and line.rstrip().endswith("right") for line in lines) == len(CHECKS)
+
+
+def test_verify_finds_a_wrong_instruction(
+    run_cli: RunCli, amd_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums where products should be: exit code 6, and the checks are named."""
+    monkeypatch.setattr("amdnfs_compile.cli.verify.verify_files", lambda *_: None)
+    bundle = with_other_instructions(amd_bundle, tmp_path, PK_MUL_F32, PK_ADD_F32)
+    done = run_cli("amdnfs", "verify", bundle, "--target", "gfx942", "--emulate")
+    assert done.code == 6
+    assert done.out.count("WRONG") == len(CHECKS)
+    assert done.err == f"error: {bundle}: the logits differ from cpu's in: {', '.join(CHECKS)}\n"
+
+
+def test_digests_find_it_before(run_cli: RunCli, amd_bundle: Path, tmp_path: Path) -> None:
+    bundle = with_other_instructions(amd_bundle, tmp_path, PK_MUL_F32, PK_ADD_F32)
+    done = run_cli("amdnfs", "verify", bundle, "--target", "gfx942", "--emulate")
+    assert done.code == 6
+    assert "artifacts/gfx942/program.vmfb" in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--emulate"], 2, "error: --emulate runs hip programs; name one of the bundle's gfx targets with --target: "),
+        (["--emulate", "--target", "cpu"], 2, "error: --emulate runs hip programs; name one of the bundle's gfx targ"),
+        (["--emulate", "--target", "gfx90a"], 6, "error: the bundle has no target gfx90a; it holds "),
+    ],
+)
+def test_verify_refuses(run_cli: RunCli, amd_bundle: Path, arguments: list[str], code: int, message: str) -> None:
+    done = run_cli("amdnfs", "verify", amd_bundle, *arguments)
+    assert done.code == code
+    assert done.err.startswith(message)
+
+
+def test_generate_on_the_emulator(run_cli: RunCli, amd_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HIP_DYLIB_VARIABLE, os.environ[HIP_DYLIB_VARIABLE])  # the command sets it
+    arguments = ("--prompt", "Hi", "--max-tokens", 4, "--ignore-eos", "--json")
+    emulated = json.loads(run_cli("amdnfs", "generate", amd_bundle, "--target", "gfx942", "--emulate", *arguments).out)
+    beside = json.loads(run_cli("amdnfs", "generate", amd_bundle, "--target", "cpu", *arguments).out)
+    assert (emulated["target"], beside["target"]) == ("gfx942", "cpu")
+    assert emulated["results"][0]["token_ids"] == beside["results"][0]["token_ids"]
+
+
+def test_steps_there_and_here(amd_bundle: Path, emulation: Emulation) -> None:
+    local = LocalSteps(amd_bundle, read_manifest(amd_bundle), "cpu", 2)
+    with EmulatedSteps(amd_bundle, "gfx942", 2, emulation) as steps:
+        for _ in range(2):
+            (greedy, logits), (wanted_greedy, wanted) = (
+                item.step("prefill_16", one_chunk()) for item in (steps, local)
+            )
+            assert greedy.tolist() == wanted_greedy.tolist()
+            np.testing.assert_allclose(logits, wanted, atol=1e-4)
+
+
+def test_a_process_that_dies_is_told(amd_bundle: Path, emulation: Emulation) -> None:
+    with EmulatedSteps(amd_bundle, "gfx942", 2, emulation) as steps:
+        os.kill(steps._process.pid, signal.SIGKILL)
+        message = "the program for gfx942 on the emulator: its process was killed by signal 9 while prefill_16"
+        with pytest.raises(ArtifactError, match=message):
+            steps.step("prefill_16", one_chunk())
+
+
+def test_a_call_that_takes_too_long_is_stopped(amd_bundle: Path, emulation: Emulation) -> None:
+    with EmulatedSteps(amd_bundle, "gfx942", 2, dataclasses.replace(emulation, timeout_s=60.0)) as steps:
+        steps._timeout_s = 0.5
+        os.kill(steps._process.pid, signal.SIGSTOP)
+        began_s = time.monotonic()
+        with pytest.raises(ArtifactError, match=r"prefill_16 took more than 0.5 s, and was stopped$"):
+            steps.step("prefill_16", one_chunk())
+        assert time.monotonic() - began_s < 10
+        assert steps._process.poll() == -signal.SIGKILL
+
+
+def test_a_folder_without_the_library(amd_bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r": that folder has no libamdhip64.so$"):
+        EmulatedSteps(amd_bundle, "gfx942", 2, Emulation(library=tmp_path))
+
+
+def test_an_unknown_entry_point_leaves_the_process_usable(amd_bundle: Path, emulation: Emulation) -> None:
+    with EmulatedSteps(amd_bundle, "gfx942", 2, emulation) as steps:
+        with pytest.raises(ArtifactError, match="the program for gfx942 has no entry point prefill_17"):
+            steps.step("prefill_17", one_chunk())
+        steps.step("prefill_16", one_chunk())
