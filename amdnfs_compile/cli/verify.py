@@ -20,8 +20,7 @@ _WIDTH = 120
 
 @click.command(
     name="verify",
-    epilog="\b\nExample: amdnfs verify my-llama.amdnfs --against ./my-llama --target cpu\n"
-    "         amdnfs verify my-llama.amdnfs --target gfx942 --emulate",
+    epilog="Example: amdnfs verify my-llama.amdnfs --against ./my-llama --target cpu",
 )
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
@@ -36,8 +35,8 @@ def verify_command(
 ) -> None:
     """Check the digests of BUNDLE and, with --against, its logits against transformers in f32.
 
-    With --emulate, a hip program is executed on the CPU and compared with the bundle's CPU program, if it has one, and
-    with MODEL, if it is given.
+    With --emulate --target gfx942, a hip program is executed on the CPU and compared with the bundle's CPU program, if
+    it has one, and with MODEL, if it is given.
     """
     manifest = read_manifest(bundle)
     if against is not None and not against.is_dir():  # before the weights are read
