@@ -1,9 +1,10 @@
 """Prints the table family x (traces, CPU equals transformers, AMD targets compile, AMD code equals transformers).
 
-    python tests/conformance.py [--write docs/conformance.md] [--only NAME ...]
+    python tests/conformance.py [--write docs/conformance.md] [--only NAME ...] [--columns cpu|amd|emulator ...]
 
-Twins of tests/twins.py: tiny random models with the code and the kinds of layers of the real ones. The emulator columns
-need AMDNFS_HIP_DYLIB (a folder with a stand-in libamdhip64.so); without it they say "not run".
+Twins of tests/twins.py: tiny random models with the code and the kinds of layers of the real ones. The emulator column
+needs AMDNFS_HIP_DYLIB (a folder with a stand-in libamdhip64.so); without it it says "not run". With --only or --columns
+the other cells of an existing document are kept, if the tools are the same.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import os
 import sys
 import tempfile
+import textwrap
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -50,24 +52,39 @@ def numerics(bundle: Path, model: Path, target: str, num_tokens: int = 0) -> str
     return f"{worst:.0e}" if all(check.is_right for check in checks) else f"WRONG ({worst:.0e})"
 
 
-def check_host(cells: list[str], folder: Path) -> None:
-    """Fills the CPU columns, and the AMD compiles of required twins."""
-    name = cells[0]
-    model = make_twin(name, folder / "f32")
-    bundle = folder / "f32.amdnfs"
+def check_cpu(cells: list[str], folder: Path) -> None:
+    """Fills the CPU columns."""
+    model, bundle = make_twin(cells[0], folder / "f32"), folder / "f32.amdnfs"
     cells[2] = outcome(compile_model, model, ["cpu"], bundle, OPTIONS)
     cells[3] = numerics(bundle, model, "cpu") if cells[2] == "yes" else "-"
-    if name in REQUIRED:
-        half = make_twin(name, folder / "f16", torch.float16)
-        targets = GROUPS["all-amd"]
-        compiled = outcome(compile_model, half, list(targets), folder / "f16.amdnfs", OPTIONS)
-        cells[4] = f"all {len(targets)}" if compiled == "yes" else compiled
+
+
+def check_amd(cells: list[str], folder: Path) -> None:
+    """Fills the column of AMD compiles."""
+    targets = GROUPS["all-amd"]
+    half = make_twin(cells[0], folder / "f16", torch.float16)
+    compiled = outcome(compile_model, half, list(targets), folder / "f16.amdnfs", OPTIONS)
+    cells[4] = f"all {len(targets)}" if compiled == "yes" else compiled
 
 
 def check_emulator(cells: list[str], folder: Path) -> None:
     """Fills the emulator column."""
-    bundle, model = folder / "f16.amdnfs", folder / "f16"
+    model, bundle = folder / "f16", folder / "f16.amdnfs"
+    if not model.exists():
+        make_twin(cells[0], model, torch.float16)
+    if (compiled := outcome(compile_model, model, [EMULATED], bundle, OPTIONS)) != "yes":
+        cells[5] = compiled
+        return
     cells[5] = numerics(bundle, model, EMULATED, SHORT)
+
+
+CHECKS = {"cpu": check_cpu, "amd": check_amd, "emulator": check_emulator}
+"""In this order: what is cheap first."""
+
+
+def can_check(check: str, name: str) -> bool:
+    """Whether a check is made for a twin: AMD columns are for the required ones."""
+    return check == "cpu" or (name in REQUIRED and (check == "amd" or bool(os.environ.get(HIP_DYLIB_VARIABLE))))
 
 
 def table(rows: list[list[str]]) -> str:
@@ -78,20 +95,35 @@ def table(rows: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
+def tools() -> str:
+    """What the results depend on besides this project."""
+    return ", ".join(f"{name} {version(name)}" for name in ("iree-base-compiler", "torch", "transformers", "triton"))
+
+
+def kept_rows(path: Path | None) -> dict[str, list[str]]:
+    """Rows of a document by twin; none if it was written with other tools."""
+    if path is None or not path.is_file() or tools() not in " ".join(path.read_text(encoding="utf-8").split()):
+        return {}
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    return {cells[0]: cells for cells in rows if cells[0] in TWINS and len(cells) == 6}
+
+
 def document(rows: list[list[str]]) -> str:
     """docs/conformance.md."""
-    tools = ", ".join(f"{name} {version(name)}" for name in ("iree-base-compiler", "torch", "transformers"))
+    written = f"Written by `make conformance` with {tools()}."
+    names = f'"AMD targets compile" means {", ".join(GROUPS["all-amd"])}.'
     return f"""# Conformance
 
-Written by `make conformance` with {tools}.
+{textwrap.fill(written, 120)}
 
 Each row is a tiny random twin of a family (`tests/twins.py`): transformers' own modelling code, small sizes. Errors are
 the largest difference of a logit from transformers in f32, as a share of the largest logit, over prefill in one go and
 in chunks, decode over page borders and a batch of different lengths. Allowed: 2e-4 in f32, 2e-2 in f16.
 
-"AMD targets compile" means {", ".join(GROUPS["all-amd"])}. The last column is {EMULATED} machine code executed on a
-stand-in HIP library; nobody has run these programs on AMD hardware. `make test` executes a llama twin and the shipped
-model as gfx90a, gfx942, gfx950, gfx1100, gfx1151 and gfx1201 code where such a library is present.
+{textwrap.fill(names, 120)}
+The last column is {EMULATED} machine code executed on a stand-in HIP library; nobody has run these programs on AMD
+hardware. `make test` executes a llama twin and the shipped model as code of more architectures.
 
 {table(rows)}
 
@@ -103,21 +135,24 @@ def main() -> None:
     """Runs the twins and prints or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, help="write the document here")
-    parser.add_argument("--only", nargs="*", default=list(TWINS), help="these twins")
+    parser.add_argument("--only", nargs="*", choices=list(TWINS), default=list(TWINS), metavar="NAME")
+    parser.add_argument("--columns", nargs="*", choices=list(CHECKS), default=list(CHECKS))
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    rows = [[name, TWINS[name].model_type, *(["not run"] * 4)] for name in arguments.only]
+    is_part = len(arguments.only) < len(TWINS) or len(arguments.columns) < len(CHECKS)
+    kept = kept_rows(arguments.write) if is_part else {}
+    rows = [kept.get(name, [name, TWINS[name].model_type, *(["not run"] * 4)]) for name in TWINS]
     rows.sort(key=lambda cells: cells[0] not in REQUIRED)
     with tempfile.TemporaryDirectory(prefix="amdnfs-conformance-") as folder:
-        for check in (check_host, check_emulator):
+        for column in (name for name in CHECKS if name in arguments.columns):
             for cells in rows:
-                if check is check_emulator and not (os.environ.get(HIP_DYLIB_VARIABLE) and cells[4].startswith("all")):
+                if cells[0] not in arguments.only or not can_check(column, cells[0]):
                     continue
                 place = Path(folder) / cells[0]
                 place.mkdir(exist_ok=True)
-                check(cells, place)
+                CHECKS[column](cells, place)
                 print("| " + " | ".join(cells) + " |", flush=True)
                 if arguments.write:
                     arguments.write.parent.mkdir(exist_ok=True)
