@@ -106,4 +106,4 @@ def _serve(bundle: Path, target: str | None, config: ServerConfig, engine_config
         if not config.api_keys and not listen.is_loopback(sock):
             click.echo("warning: everybody who reaches this address can use it; --api-key asks for a key", err=True)
         line = f"serving {made.model_names[0]} ({engine.target_name}) at {listen.url_of(config, sock)}"
-        listen.run_server(made, sock, lambda: click.echo(line))
+        listen.run_server(made, sock, lambda _: click.echo(line))

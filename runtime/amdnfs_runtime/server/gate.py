@@ -112,6 +112,7 @@ class Gate:
         self._app = app
         self._keys = Keys(config.api_keys)
         self._rate = None if config.requests_per_minute is None else RateLimit(config.requests_per_minute)
+        self._max_header_bytes = config.max_header_bytes
         self._log_prompts = config.log_prompts
         self._metrics = metrics
         self._paths = paths
@@ -145,6 +146,10 @@ class Gate:
 
     def _let_in(self, scope: Scope, exchange: Exchange) -> None:
         path = scope["path"]
+        # uvicorn's own limit is for heads that come in pieces only.
+        num_bytes = sum(len(name) + len(value) for name, value in scope["headers"]) + len(path)
+        if num_bytes > self._max_header_bytes:
+            raise ApiError(431, f"the head of the request has more than {self._max_header_bytes} bytes")
         name = self._keys.check(exchange, path)
         if self._rate is not None and not path.startswith(_UNLIMITED_FOLDERS):
             client = scope.get("client")

@@ -2,7 +2,7 @@
 
     SIGTERM or Ctrl-C -> not ready, new requests refused -> running ones may end -> the rest are told -> closed
 
-A second signal ends the wait.
+A second signal ends the wait for running requests, a third everything.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -28,7 +29,11 @@ from amdnfs_runtime.server.service import Service
 
 _LAST_ANSWERS_S = 5
 _KEEP_ALIVE_S = 30
+_POLL_S = 0.02
 _BACKLOG = 2048
+
+Stop = Callable[[str], None]
+"""Begins a stop, and is told why; a second call ends the wait for running requests."""
 
 
 def open_socket(config: ServerConfig) -> socket.socket:
@@ -88,13 +93,13 @@ def is_loopback(sock: socket.socket) -> bool:
     return ipaddress.ip_address(sock.getsockname()[0].split("%")[0]).is_loopback
 
 
-async def serve(service: Service, sock: socket.socket, on_ready: Callable[[], None]) -> None:
+async def serve(service: Service, sock: socket.socket, on_ready: Callable[[Stop], None]) -> None:
     """Serves until a signal says otherwise, and has ended everything when it returns.
 
     Args:
         service: The model.
         sock: From `open_socket`.
-        on_ready: Called when clients can connect.
+        on_ready: Called when clients can connect, with what begins a stop as a signal does, from any thread.
 
     Raises:
         ArtifactError: If the chat template is no jinja.
@@ -111,7 +116,7 @@ async def serve(service: Service, sock: socket.socket, on_ready: Callable[[], No
     log_event("stopped")
 
 
-def run_server(service: Service, sock: socket.socket, on_ready: Callable[[], None]) -> None:
+def run_server(service: Service, sock: socket.socket, on_ready: Callable[[Stop], None]) -> None:
     """Serves from this thread; see `serve`."""
     asyncio.run(serve(service, sock, on_ready))
 
@@ -134,7 +139,7 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, but a signal begins a drain."""
 
-    def __init__(self, service: Service, on_ready: Callable[[], None]) -> None:
+    def __init__(self, service: Service, on_ready: Callable[[Stop], None]) -> None:
         config = service.config
         protocol = type("Protocol", (_Protocol,), {"read_timeout_s": config.read_timeout_s})
         super().__init__(
@@ -158,48 +163,55 @@ class _Server(uvicorn.Server):
         )
         self._service = service
         self._on_ready = on_ready
+        self._must_hurry = False
         self._drain: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self._on_ready()
+        self._on_ready(self.begin_stop)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begins a drain; a second signal ends it."""
+        self.begin_stop(signal.Signals(sig).name)
+
+    def begin_stop(self, reason: str) -> None:
+        """Does what a signal does."""
         if self._loop is None:  # before anybody could connect
             self.should_exit = True
             return
-        self._loop.call_soon_threadsafe(self._on_signal, signal.Signals(sig).name)
+        with suppress(RuntimeError):  # the loop has ended: so has the server
+            self._loop.call_soon_threadsafe(self._on_signal, reason)
 
     def _on_signal(self, name: str) -> None:
-        if self._drain is not None:
+        if self._drain is None:
+            self._drain = asyncio.create_task(self._stop(name))
+        elif not self._must_hurry:
+            self._must_hurry = True
+        else:
             self.should_exit = self.force_exit = True
-            self._drain.cancel()
-            return
-        self._drain = asyncio.create_task(self._stop(name))
 
     async def _stop(self, name: str) -> None:
         service = self._service
         service.is_draining = True
         log_event(
             "stopping; a second signal ends at once",
-            signal=name,
+            reason=name,
             active_requests=service.num_active,
             drain_seconds=service.config.drain_seconds,
         )
         deadline_s = asyncio.get_running_loop().time() + service.config.drain_seconds
-        while service.num_active and asyncio.get_running_loop().time() < deadline_s and self._device_answers():
-            await asyncio.sleep(0.02)
+        while service.num_active and self._may_wait() and asyncio.get_running_loop().time() < deadline_s:
+            await asyncio.sleep(_POLL_S)
         num_left = service.num_active
         await service.engine.close()  # who still waits gets an error
         if num_left:
             log_event("ended requests that were still running", active_requests=num_left)
         self.should_exit = True
 
-    def _device_answers(self) -> bool:
-        return self._service.engine.health().status is not EngineStatus.STUCK
+    def _may_wait(self) -> bool:
+        return not self._must_hurry and self._service.engine.health().status is not EngineStatus.STUCK
 
 
 def _check_readable(option: str, path: Path) -> None:

@@ -50,10 +50,10 @@ class TemplateRenderer:
         Raises:
             ArtifactError: If a template is no jinja.
         """
-        for _ in range(_NUM_WORKERS):
-            worker = _Worker(self._source, self._timeout_s)
+        workers = [_Worker(self._source, self._timeout_s) for _ in range(_NUM_WORKERS)]
+        for worker in workers:
             self._idle.put_nowait(worker)
-            await worker.start()
+        await asyncio.gather(*(worker.start() for worker in workers))
 
     async def close(self) -> None:
         """Ends the workers."""
