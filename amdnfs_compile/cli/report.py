@@ -1,4 +1,4 @@
-"""`amdnfs report`: what a bundle's kernels are, without running them."""
+"""`amdnfs report`: what a bundle's kernels are, and with `--execute` what they do on the emulator."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.errors import UsageError
 
 from amdnfs_compile.cli.names import product_named, target_named
@@ -28,7 +29,8 @@ _WIDTH = 200
 @click.argument("other", type=click.Path(path_type=Path), required=False)
 @click.option("--target", help="Target to look at [default: all].")
 @click.option("--product", help="Product for floors, such as mi300x [default: those of each target].")
-@click.option("--context", type=int, help="Tokens of context a request [default: 2048, or what the model takes].")
+@click.option("--context", type=int, help="Tokens of context a request [default: 2048; 64 with --execute].")
+@click.option("--execute", is_flag=True, help="Execute hip programs on the CPU and count what they do; slow.")
 @click.option("--dispatches", is_flag=True, help="Print the dispatches of each entry point too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--html", type=click.Path(path_type=Path), help="Write a page that stands alone.")
@@ -40,6 +42,7 @@ def report_command(
     target: str | None,
     product: str | None,
     context: int | None,
+    execute: bool,
     dispatches: bool,
     as_json: bool,
     html: Path | None,
@@ -48,18 +51,17 @@ def report_command(
 ) -> None:
     """Tell what the kernels of BUNDLE are: costs, registers, spills, matrix instructions, floors.
 
-    Everything is read from the bundle; nothing is run and no GPU is needed. With OTHER, compare the two bundles.
+    Everything is read from the bundle, and no GPU is needed. With --execute, hip programs are executed on the emulator,
+    too, and what they did is counted: instructions, bytes, lines. With OTHER, compare the two bundles.
     """
     name, chosen = target_named(target), product_named(product)
     if other is not None:
         if html or budget or write_budget or dispatches:
             raise UsageError("--html, --budget, --write-budget and --dispatches are for a report on one bundle")
-        _compare(bundle, other, name, chosen, context, as_json)
+        _compare(bundle, other, name, chosen, context, execute, as_json)
         return
     limits = None if budget is None else _limits(budget, context)
-    from amdnfs_runtime.report.build import make_report
-
-    report = make_report(bundle, name, chosen, context if limits is None else limits.context_tokens)
+    report = _make(bundle, name, chosen, context if limits is None else limits.context_tokens, execute)
     _show(report, as_json, dispatches)
     if html is not None:
         from amdnfs_runtime.report.html import report_page
@@ -73,6 +75,21 @@ def report_command(
         from amdnfs_runtime.report.budget import budget_text
 
         _write(write_budget, budget_text(report))
+
+
+def _make(bundle: Path, target: str | None, product: Product | None, context: int | None, execute: bool) -> Report:
+    from amdnfs_runtime.report.build import make_report
+
+    if not execute:
+        return make_report(bundle, target, product, context)
+    from amdnfs_runtime.report.execute import EXECUTED_CONTEXT_TOKENS, execute_report
+
+    from amdnfs_compile.cli.emulation import emulation
+
+    if context is None:
+        context = min(EXECUTED_CONTEXT_TOKENS, read_manifest(bundle).model.context_tokens)
+    report = make_report(bundle, target, product, context)
+    return execute_report(report, bundle, emulation(), lambda name: click.echo(f"executing {name}", err=True))
 
 
 def _limits(path: Path, context: int | None) -> Budget:
@@ -104,13 +121,18 @@ def _show(report: Report, as_json: bool, dispatches: bool) -> None:
 
 
 def _compare(
-    bundle: Path, other: Path, target: str | None, product: Product | None, context: int | None, as_json: bool
+    bundle: Path,
+    other: Path,
+    target: str | None,
+    product: Product | None,
+    context: int | None,
+    execute: bool,
+    as_json: bool,
 ) -> None:
-    from amdnfs_runtime.report.build import make_report
     from amdnfs_runtime.report.compare import compare_reports
 
-    before = make_report(bundle, target, product, context)
-    comparison = compare_reports(before, make_report(other, target, product, before.context_tokens))
+    before = _make(bundle, target, product, context, execute)
+    comparison = compare_reports(before, _make(other, target, product, before.context_tokens, execute))
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=1, sort_keys=True))
         return

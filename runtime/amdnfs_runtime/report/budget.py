@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from amdnfs_runtime.errors import ArtifactError, BudgetError, UsageError
-from amdnfs_runtime.report.figures import FIGURES, read_figures
+from amdnfs_runtime.report.figures import EXECUTED_FIGURES, FIGURES, read_figures
 from amdnfs_runtime.report.model import Report, TargetReport
 
 FORMAT, VERSION = "amdnfs-budget", 1
@@ -114,8 +114,7 @@ def check_budget(report: Report, budget: Budget) -> int:
             for figure_name, limit in limits.items():
                 if figure_name not in found:
                     raise ArtifactError(
-                        f"{budget.path} limits {figure_name} of {name}, {entry_name}, but the figure does not exist "
-                        "for this program"
+                        f"{budget.path} limits {figure_name} of {name}, {entry_name}, but {_why_missing(figure_name)}"
                     )
                 num_compared += 1
                 if FIGURES[figure_name].is_worse(found[figure_name], limit):
@@ -128,6 +127,12 @@ def check_budget(report: Report, budget: Budget) -> int:
             + "\n  if that is meant, write the budget anew with --write-budget"
         )
     return num_compared
+
+
+def _why_missing(figure_name: str) -> str:
+    if figure_name in EXECUTED_FIGURES:
+        return "the program was not executed; add --execute"
+    return "the figure does not exist for this program"
 
 
 def _figures_of(target: TargetReport, entry_name: str, budget: Budget) -> dict[str, float]:

@@ -82,7 +82,25 @@ _ALL = (
         "dispatches with work that was not counted",
         lambda entry, _: sum(group.count for group in entry.groups if group.unknown),
     ),
+    _figure(
+        "bytes_moved_over_least",
+        "bytes in distinct lines that dispatches touched, over the least bytes",
+        lambda entry, _: entry.executed.moved_bytes / entry.least_bytes if entry.executed else None,
+    ),
+    _figure(
+        "wave_instructions",
+        "wave instructions that were executed",
+        lambda entry, _: entry.executed.num_instructions if entry.executed else None,
+    ),
+    _figure(
+        "lds_bank_conflicts",
+        "extra cycles of shared memory",
+        lambda entry, _: entry.executed.lds_bank_conflicts if entry.executed else None,
+    ),
 )
+
+EXECUTED_FIGURES = frozenset({"bytes_moved_over_least", "wave_instructions", "lds_bank_conflicts"})
+"""Those that exist only after an execution on the emulator."""
 
 FIGURES: Mapping[str, Figure] = {figure.name: figure for figure in _ALL}
 """By name, in the order in which they are shown."""

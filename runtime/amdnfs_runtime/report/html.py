@@ -9,6 +9,7 @@ from typing import Any
 from amdnfs_targets.products import PRODUCTS
 
 from amdnfs_runtime.report.amounts import amount, count, layer_range, milliseconds, share
+from amdnfs_runtime.report.executed_html import MIX_NAMES, executed_rows
 from amdnfs_runtime.report.model import EntryReport, GroupReport, Report, TargetReport
 from amdnfs_runtime.report.svg import NUM_COLOURS, roofline_svg
 from amdnfs_runtime.report.text import load_widths
@@ -20,9 +21,15 @@ _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 def report_page(report: Report) -> str:
     """The page of a report."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {
         "amount": amount,
         "ms": milliseconds,
@@ -32,12 +39,12 @@ def report_page(report: Report) -> str:
         "loads": load_widths,
         "breakable": _breakable,
     }
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    return environment.get_template(_TEMPLATE.name).render(
         report=report,
         targets=[_target(target) for target in report.targets],
         products=PRODUCTS,
         colours=NUM_COLOURS,
+        mix_names=MIX_NAMES,
     )
 
 
@@ -52,6 +59,7 @@ def _target(target: TargetReport) -> dict[str, Any]:
         "roofline": _safe(roofline_svg(product, target.entries)) if product else None,
         "has_registers": any(kernel.vgprs is not None for kernel in target.kernels.values()),
         "entries": [{"report": entry, "rows": _rows(entry)} for entry in target.entries],
+        "executed": executed_rows(target),
         "ledger": _ledger(target),
     }
 

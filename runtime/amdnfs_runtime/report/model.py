@@ -9,6 +9,7 @@ from typing import Any
 
 from amdnfs_targets.products import PRODUCTS, Product
 
+from amdnfs_runtime.report.counters import Executed
 from amdnfs_runtime.report.kernels import KernelReport
 from amdnfs_runtime.report.roofline import Floor
 
@@ -48,6 +49,8 @@ class GroupReport:
     """Key of the kernel."""
     uses_matrix_units: bool | None
     """Whether its kernel has matrix instructions; None if not known."""
+    executed: Executed | None = None
+    """What the emulator counted, over all of them; None if it did not run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +91,8 @@ class EntryReport:
     """By product."""
     groups: tuple[GroupReport, ...]
     """In program order."""
+    executed: Executed | None = None
+    """What the emulator counted in one call; None if it did not run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,8 +195,20 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, with the peaks that the floors are made of."""
         values = dataclasses.asdict(self)
+        for target, found in zip(values["targets"], self.targets, strict=True):
+            for entry, item in zip(target["entries"], found.entries, strict=True):
+                _add_shares(entry, item.executed)
+                for group, part in zip(entry["groups"], item.groups, strict=True):
+                    _add_shares(group, part.executed)
         values["peaks"] = {name: dict_of(PRODUCTS[name]) for name in self.products}
         return values
+
+
+def _add_shares(values: dict[str, Any], executed: Executed | None) -> None:
+    """Adds what follows from counts to their plain values."""
+    if executed is not None:
+        names = ("num_instructions", "asked_bytes", "moved_bytes", "active_lanes")
+        values["executed"] |= {name: getattr(executed, name) for name in names}
 
 
 def dict_of(product: Product) -> dict[str, Any]:

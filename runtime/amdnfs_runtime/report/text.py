@@ -11,6 +11,7 @@ from rich.text import Text
 
 from amdnfs_runtime.report.amounts import amount, count, layer_range, milliseconds, share
 from amdnfs_runtime.report.compare import Comparison, OperationChange
+from amdnfs_runtime.report.executed_text import executed_text, plain_table
 from amdnfs_runtime.report.kernels import KernelReport
 from amdnfs_runtime.report.model import EntryReport, Report, TargetReport
 
@@ -44,6 +45,8 @@ def _target(target: TargetReport, with_dispatches: bool) -> Iterator[RenderableT
     if any(entry.floors for entry in target.entries):
         yield Text("")
         yield _floors(target)
+    if any(entry.executed for entry in target.entries):
+        yield from executed_text(target, with_dispatches=with_dispatches)
     if with_dispatches:
         for entry in target.entries:
             yield Text("")
@@ -60,16 +63,8 @@ def _target(target: TargetReport, with_dispatches: bool) -> Iterator[RenderableT
         yield Text(f"  {text}")
 
 
-def _table(*columns: str, left: int = 1) -> Table:
-    """A plain table whose first `left` columns hold text and the others numbers."""
-    table = Table(box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", no_wrap=True)
-    return table
-
-
 def _entries(target: TargetReport) -> Table:
-    table = _table(
+    table = plain_table(
         "entry point", "dispatches", "a layer", "FLOPs", "on matrix units", "bytes", "least bytes", "x least", "weights"
     )
     for entry in target.entries:
@@ -88,7 +83,7 @@ def _entries(target: TargetReport) -> Table:
 
 
 def _floors(target: TargetReport) -> Table:
-    table = _table("floor on", *(entry.name for entry in target.entries), "bound")
+    table = plain_table("floor on", *(entry.name for entry in target.entries), "bound")
     for i, floor in enumerate(target.entries[0].floors):
         floors = [entry.floors[i] for entry in target.entries]
         bounds = "/".join(dict.fromkeys(item.bound for item in floors))
@@ -99,7 +94,7 @@ def _floors(target: TargetReport) -> Table:
 
 def _dispatches(entry: EntryReport, target: TargetReport) -> Table:
     columns = ("x", "FLOPs", "bytes", "matrix", "VGPR", "AGPR", "SGPR", "LDS", "scratch", "spills", "waves", "loads")
-    table = _table(entry.name, "layers", *columns, left=2)
+    table = plain_table(entry.name, "layers", *columns, left=2)
     for group in entry.groups:
         kernel = target.kernels.get(group.export)
         table.add_row(
@@ -129,7 +124,7 @@ def load_widths(kernel: KernelReport) -> str:
 
 
 def _ledger(target: TargetReport) -> Table:
-    table = _table("attention and matmuls", "layers", "taken by", left=3)
+    table = plain_table("attention and matmuls", "layers", "taken by", left=3)
     rows: dict[tuple[str, str, str], list[str]] = {}
     for row in target.ledger.rows:
         rows.setdefault((row.op, layer_range(row.layers), row.taken_by), []).append(row.entry)
@@ -145,7 +140,7 @@ def comparison_text(comparison: Comparison) -> RenderableType:
         Text(f"costs for {comparison.context_tokens} tokens of context a request"),
         Text(""),
     ]
-    table = _table("target", "entry point", "figure", "before", "after", "verdict", left=3)
+    table = plain_table("target", "entry point", "figure", "before", "after", "verdict", left=3)
     for change in comparison.changes:
         if change.verdict != "same":
             numbers = (count(change.before), count(change.after))
