@@ -1,4 +1,4 @@
-"""Llama-shaped models for measuring: random weights, or headers over a hole where only the compile is measured."""
+"""Models for measuring, shaped as a Llama or a Qwen3: random weights, or headers over a hole for compiles alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ELEMENT_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """Sizes of a Llama."""
+    """Sizes of a Llama or a Qwen3."""
 
     hidden: int
     layers: int
@@ -25,6 +25,8 @@ class Shape:
     intermediate: int
     vocab: int
     head_dim: int
+    is_qwen3: bool = False
+    """Qwen3: norms of query and key heads, tied embeddings."""
 
 
 SHAPES = {
@@ -32,6 +34,9 @@ SHAPES = {
     "160m": Shape(hidden=768, layers=12, heads=12, kv_heads=4, intermediate=2048, vocab=32000, head_dim=64),
     "1.1b": Shape(hidden=2048, layers=22, heads=32, kv_heads=4, intermediate=5632, vocab=32000, head_dim=64),
     "8b": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336, vocab=128256, head_dim=128),
+    "qwen3-0.6b": Shape(
+        hidden=1024, layers=28, heads=16, kv_heads=8, intermediate=3072, vocab=151936, head_dim=128, is_qwen3=True
+    ),
 }
 """By name; 1.1b is TinyLlama's, 8b is that of Llama 3.1 8B."""
 
@@ -51,8 +56,8 @@ def make_model(
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": ["Qwen3ForCausalLM" if shape.is_qwen3 else "LlamaForCausalLM"],
+        "model_type": "qwen3" if shape.is_qwen3 else "llama",
         "dtype": {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[dtype],
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.layers,
@@ -62,6 +67,7 @@ def make_model(
         "intermediate_size": shape.intermediate,
         "vocab_size": shape.vocab,
         "max_position_embeddings": context,
+        "tie_word_embeddings": shape.is_qwen3,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
@@ -89,7 +95,10 @@ def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
             prefix + "mlp.up_proj.weight": (shape.intermediate, shape.hidden),
             prefix + "mlp.down_proj.weight": (shape.hidden, shape.intermediate),
         }
-    return shapes | {"model.norm.weight": (shape.hidden,), "lm_head.weight": (shape.vocab, shape.hidden)}
+        if shape.is_qwen3:
+            shapes |= {prefix + f"self_attn.{name}_norm.weight": (shape.head_dim,) for name in "qk"}
+    shapes["model.norm.weight"] = (shape.hidden,)
+    return shapes if shape.is_qwen3 else shapes | {"lm_head.weight": (shape.vocab, shape.hidden)}
 
 
 def write_weights(path: Path, shapes: dict[str, tuple[int, ...]], dtype: str, *, random: bool, seed: int = 0) -> None:
