@@ -5,30 +5,42 @@ Steps, in the order in which transformers' `generate` applies those that it has:
     logits -> repetition penalty -> presence and frequency penalty -> bias
            -> temperature -> top-k -> top-p -> min-p -> softmax -> one draw
 
-All arithmetic is float64, so that a result does not hang on how float32 sums are ordered. When a request ends is not
-this module's job.
+What decides is float64, so that a result does not hang on how float32 sums are ordered. A large vocabulary is first
+narrowed to the tokens that can matter, in float32 and with bounds that lose none; only its whole mass is a float32 sum,
+which moves the limit of a nucleus by 1e-7 of it. Each row is worked on alone: what else is in a batch changes nothing.
+When a request ends is not this module's job.
 
 Source: transformers, `generation/logits_process.py` and `GenerationMixin._get_logits_processor`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.penalties import Adjusted, Penalties
+from amdnfs_runtime.ranking import bound_of_top_k, check_logits, nucleus, scratch, top_k
 from amdnfs_runtime.request import SamplingParams, TokenLogprob
 
-_FIRST_NUCLEUS_TOKENS = 256
-_NUCLEUS_GROWTH = 8
-_GROUP_TOKENS = 16
+_EXACT_TOKENS = 4096
+"""Vocabularies up to this size are float64 throughout: narrowing them saves nothing."""
+_NARROW_TEMPERATURES = (1e-3, 1e3)
+"""Outside of these, float32 loses too much of a scaled score."""
+_NUCLEUS_SHARES = (2.0**-8, 2.0**-10, 2.0**-12, 2.0**-14, 2.0**-16)
+"""Shares of the whole mass; at most 256 tokens have the first each, and most nuclei are among them."""
+_BLOCK_TOKENS = 256
+_LEAST_LOGIT = float(np.finfo(np.float32).min)
 
 _LEAST_SCORE = -700.0
-"""Tokens below exp(-700) = 1e-304 times the most likely one are never drawn, as such weights underflow float64."""
+"""Tokens below exp(-700) = 1e-304 times the most likely one are never drawn, as such weights underflow float64. In a
+large vocabulary without any limit it is exp(-87), where float32 does."""
 
-_REMEDY = "the program or the weights are damaged: run `amdnfs verify` on the bundle"
+
+_Narrowed = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float | None]
+"""Token ids, ascending, their scores, and the mass of all tokens if there are more."""
 
 
 class Sampler:
@@ -57,21 +69,8 @@ class Sampler:
         # Made when first needed: a greedy request never asks the operating system for random numbers.
         self._rng: np.random.Generator | None = None
         self._index = index
-        self._penalises = params.repetition_penalty != 1.0
-        self._counts: dict[int, int] | None = {} if params.presence_penalty or params.frequency_penalty else None
-        bias = params.bias
-        self._bias_ids = np.array([pair[0] for pair in bias], np.int64)
-        self._bias = np.array([pair[1] for pair in bias], np.float64)
-        self._needs_logits = (
-            not params.is_greedy
-            or self._penalises
-            or self._counts is not None
-            or bias != ()
-            or params.logprobs is not None
-        )
-        self._seen = np.zeros(0, dtype=np.bool_)
-        if self._penalises:
-            self._mark(prompt_token_ids)
+        self._penalties = Penalties(params, prompt_token_ids)
+        self._needs_logits = not params.is_greedy or not self._penalties.are_none or params.logprobs is not None
 
     @property
     def needs_logits(self) -> bool:
@@ -87,10 +86,7 @@ class Sampler:
         Raises:
             ValueError: The token id is negative.
         """
-        if self._penalises:
-            self._mark((token_id,))
-        if self._counts is not None:
-            self._counts[token_id] = self._counts.get(token_id, 0) + 1
+        self._penalties.accept(token_id)
 
     def sample(self, logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None = None) -> int:
         """Choose the next token; does not accept it.
@@ -109,7 +105,9 @@ class Sampler:
             ValueError: `logits` is not of shape [vocab], or is empty.
         """
         if self._params.is_greedy:
-            return int(np.argmax(self._adjusted(logits, allowed)))
+            return self._most_likely(self._penalties.adjusted(logits, allowed))
+        if self._draws_from_all and self._can_narrow(logits):
+            return self._draw_from_all(self._penalties.adjusted(logits, allowed))
         token_ids, probabilities = self.distribution(logits, allowed)
         cumulative = np.cumsum(probabilities)
         index = int(np.searchsorted(cumulative, self._draw() * cumulative[-1], side="right"))
@@ -138,18 +136,122 @@ class Sampler:
         params = self._params
         if params.is_greedy:
             raise ValueError("a greedy request (temperature 0) has no distribution")
-        scores = self._adjusted(logits, allowed)
+        adjusted = self._penalties.adjusted(logits, allowed)
+        token_ids, scores, mass = self._narrowed(adjusted) if self._can_narrow(logits) else self._all(adjusted)
+        kept = top_k(scores, params.top_k) & (scores > _LEAST_SCORE)
+        token_ids, scores = token_ids[kept], scores[kept]
+        weights = np.exp(scores)
+        if params.top_p < 1.0:
+            kept = nucleus(scores, params.top_p * (float(weights.sum()) if mass is None else mass))
+            token_ids, weights = token_ids[kept], weights[kept]
+        if params.min_p:
+            # The largest weight is exp(0) = 1: weights are relative to the most likely token.
+            kept = weights >= params.min_p
+            token_ids, weights = token_ids[kept], weights[kept]
+        return token_ids, weights / weights.sum()
+
+    @property
+    def _draws_from_all(self) -> bool:
+        params = self._params
+        return params.top_k == 0 and params.top_p == 1.0 and params.min_p == 0.0
+
+    def _can_narrow(self, logits: npt.NDArray[np.float32]) -> bool:
+        least, most = _NARROW_TEMPERATURES
+        return logits.size > _EXACT_TOKENS and least <= self._params.temperature <= most
+
+    @staticmethod
+    def _most_likely(adjusted: Adjusted) -> int:
+        """The token with the largest score; of equals the lowest id."""
+        index = int(np.argmax(adjusted.row))
+        if adjusted.ids.size:
+            altered = int(np.argmax(adjusted.scores))
+            pairs = [(-float(adjusted.row[index]), index), (-adjusted.scores[altered], int(adjusted.ids[altered]))]
+            return min(pairs)[1]
+        return index
+
+    def _all(self, adjusted: Adjusted) -> _Narrowed:
+        """All tokens that are not excluded."""
+        row_ids = np.flatnonzero(adjusted.row > -np.inf)
+        return (*self._relative(adjusted, row_ids, adjusted.ids, adjusted.scores), None)
+
+    def _narrowed(self, adjusted: Adjusted) -> _Narrowed:
+        """The tokens that can be among the result."""
+        params = self._params
+        if params.top_k:
+            # The k best of all are among the k best of the row and those that stand apart.
+            return (*self._above(adjusted, bound_of_top_k(adjusted.row, params.top_k)), None)
+        if params.top_p < 1.0:
+            return self._around_nucleus(adjusted)
+        if params.min_p:
+            bound = adjusted.largest + params.temperature * math.log(params.min_p)
+            return (*self._above(adjusted, bound - 1e-5 * max(1.0, abs(bound))), None)
+        return self._all(adjusted)
+
+    def _around_nucleus(self, adjusted: Adjusted) -> _Narrowed:
+        weights, scale = self._row_weights(adjusted)
+        apart = np.exp((adjusted.scores - adjusted.largest) / self._params.temperature)
+        mass = float(weights.sum()) * scale + float(apart.sum())
+        for share in _NUCLEUS_SHARES:
+            bound = adjusted.largest + self._params.temperature * math.log(share * mass)
+            token_ids, scores = self._above(adjusted, bound)
+            if np.exp(scores).sum() >= self._params.top_p * mass:
+                return token_ids, scores, mass
+        return self._all(adjusted)
+
+    def _above(self, adjusted: Adjusted, bound: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Tokens with a score of at least `bound`, which rounds down to float32."""
+        least = max(_LEAST_LOGIT, np.nextafter(np.float32(bound), np.float32(-np.inf)).item())
+        kept = adjusted.scores >= least
+        row_ids = np.flatnonzero(adjusted.row >= np.float32(least))
+        return self._relative(adjusted, row_ids, adjusted.ids[kept], adjusted.scores[kept])
+
+    def _relative(
+        self,
+        adjusted: Adjusted,
+        row_ids: npt.NDArray[np.int64],
+        ids: npt.NDArray[np.int64],
+        scores: npt.NDArray[np.float64],
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Tokens of the row and others, ascending, and their scores below the largest, scaled by the temperature."""
+        found = adjusted.row[row_ids].astype(np.float64)
+        if ids.size:
+            row_ids, found = np.concatenate((row_ids, ids)), np.concatenate((found, scores))
+            order = np.argsort(row_ids, kind="stable")
+            row_ids, found = row_ids[order], found[order]
         # Relative to the largest score no temperature, however small, can overflow to +inf.
         with np.errstate(over="ignore"):
-            scores = (scores - scores.max()) / params.temperature
-        token_ids = np.flatnonzero(_top_k(scores, params.top_k) & (scores > _LEAST_SCORE))
-        if params.top_p < 1.0:
-            token_ids = token_ids[_top_p(scores[token_ids], params.top_p)]
-        weights = np.exp(scores[token_ids])
-        # The largest weight is exp(0) = 1: weights are relative to the most likely token.
-        kept = weights >= params.min_p
-        token_ids, weights = token_ids[kept], weights[kept]
-        return token_ids, weights / weights.sum()
+            return row_ids, (found - adjusted.largest) / self._params.temperature
+
+    def _row_weights(self, adjusted: Adjusted) -> tuple[npt.NDArray[np.float32], float]:
+        """Weights of the row, relative to its own largest score, and what scales them to the largest of all."""
+        largest = np.float32(adjusted.row_largest)
+        buffer = scratch(adjusted.row.size)
+        if math.isinf(adjusted.row_largest):
+            buffer[:] = 0
+            return buffer, 0.0
+        with np.errstate(over="ignore"):  # far below the largest: -inf will do
+            np.subtract(adjusted.row, largest, out=buffer)
+            if self._params.temperature != 1.0:
+                np.multiply(buffer, np.float32(1.0 / self._params.temperature), out=buffer)
+        np.exp(buffer, out=buffer)
+        return buffer, math.exp((adjusted.row_largest - adjusted.largest) / self._params.temperature)
+
+    def _draw_from_all(self, adjusted: Adjusted) -> int:
+        """Draws a token of a large vocabulary that no limit narrows: first a block of tokens, then one in it."""
+        weights, scale = self._row_weights(adjusted)
+        if adjusted.ids.size:
+            weights *= np.float32(scale)
+            weights[adjusted.ids] = np.exp((adjusted.scores - adjusted.largest) / self._params.temperature)
+        begins = np.arange(0, weights.size, _BLOCK_TOKENS)
+        cumulative = np.cumsum(np.add.reduceat(weights, begins), dtype=np.float64)
+        wanted = self._draw() * cumulative[-1]
+        block = min(int(np.searchsorted(cumulative, wanted, side="right")), cumulative.size - 1)
+        if block:
+            wanted -= cumulative[block - 1]
+        within = weights[begins[block] : begins[block] + _BLOCK_TOKENS]
+        index = int(np.searchsorted(np.cumsum(within, dtype=np.float64), wanted, side="right"))
+        # Sums that round may leave the number one past the last token that can be drawn.
+        return int(begins[block]) + min(index, int(np.flatnonzero(within)[-1]))
 
     def _draw(self) -> float:
         """Return a random number, 0 <= x < 1."""
@@ -158,46 +260,6 @@ class Sampler:
             entropy = [seed, self._index] if seed is not None and self._index else seed
             self._rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
         return self._rng.random()
-
-    def _adjusted(
-        self, logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None
-    ) -> npt.NDArray[np.float64]:
-        """Return checked scores [vocab] float64 after penalties and bias; ids beyond the vocabulary have no score.
-
-        Source: Keskar et al., CTRL (arXiv:1909.05858), section 4.1; for negative scores multiplied, not divided, as in
-        transformers' `RepetitionPenaltyLogitsProcessor`. The other penalties: OpenAI, API reference, "Frequency and
-        presence penalties".
-        """
-        _check_logits(logits)
-        scores = logits.astype(np.float64)
-        if self._penalises:
-            seen_ids = np.flatnonzero(self._seen[: scores.size])
-            seen = scores[seen_ids]
-            penalty = self._params.repetition_penalty
-            scores[seen_ids] = np.where(seen < 0, seen * penalty, seen / penalty)
-        if self._counts:
-            pairs = [(token_id, count) for token_id, count in self._counts.items() if token_id < scores.size]
-            ids, counts = np.array(pairs, np.int64).reshape(-1, 2).T
-            scores[ids] -= self._params.presence_penalty + self._params.frequency_penalty * counts
-        if self._bias_ids.size:
-            known = self._bias_ids < scores.size
-            scores[self._bias_ids[known]] += self._bias[known]
-        if allowed is not None:
-            scores[~allowed] = -np.inf
-            if np.isneginf(scores.max()):
-                raise ArtifactError("the logits of all tokens that may come next are -inf; " + _REMEDY)
-        return scores
-
-    def _mark(self, token_ids: Sequence[int]) -> None:
-        """Record tokens as seen; the mask grows by doubling, so that accepting a token stays cheap."""
-        if not token_ids:
-            return
-        if min(token_ids) < 0:
-            raise ValueError(f"token id {min(token_ids)} is negative")
-        num_needed = max(token_ids) + 1
-        if num_needed > self._seen.size:
-            self._seen = np.pad(self._seen, (0, max(num_needed, 2 * self._seen.size) - self._seen.size))
-        self._seen[list(token_ids)] = True
 
 
 def token_logprob(logits: npt.NDArray[np.float32], token_id: int, num_top: int) -> TokenLogprob:
@@ -211,81 +273,18 @@ def token_logprob(logits: npt.NDArray[np.float32], token_id: int, num_top: int) 
     Raises:
         ArtifactError: A logit is NaN or +inf, or every one is -inf.
     """
-    _check_logits(logits)
-    scores = logits.astype(np.float64)
-    scores -= scores.max()
-    scores -= np.log(np.exp(scores).sum())
-    candidates = np.flatnonzero(_top_k(scores, num_top)) if num_top else np.zeros(0, np.int64)
-    best = candidates[np.argsort(-scores[candidates], kind="stable")][:num_top]
-    top = tuple((int(index), float(scores[index])) for index in best)
-    return TokenLogprob(token_id=token_id, logprob=float(scores[token_id]), top=top)
-
-
-def _check_logits(logits: npt.NDArray[np.float32]) -> None:
-    if logits.ndim != 1 or logits.size == 0:
-        raise ValueError(f"logits must have shape [vocab], not {list(logits.shape)}")
-    largest = logits.max()
-    if np.isfinite(largest):
-        return
-    bad = np.flatnonzero(np.isnan(logits) | np.isposinf(logits))
-    if bad.size == 0:
-        raise ArtifactError(f"all {logits.size} logits are -inf, so no token can follow; {_REMEDY}")
-    raise ArtifactError(
-        f"logits are not finite: {bad.size} of {logits.size} are NaN or +inf, the first is "
-        f"{float(logits[bad[0]])} at token id {int(bad[0])}; {_REMEDY}"
-    )
-
-
-def _top_k(scores: npt.NDArray[np.float64], top_k: int) -> npt.NDArray[np.bool_]:
-    """Return which scores [tokens] are at least the k-th largest; all of them when k is 0 or too large."""
-    if not 0 < top_k < scores.size:
-        return np.ones(scores.size, dtype=np.bool_)
-    kept: npt.NDArray[np.bool_] = scores >= _kth_largest(scores, top_k)
-    return kept
-
-
-def _kth_largest(scores: npt.NDArray[np.float64], k: int) -> np.float64:
-    """Return the k-th largest score; 1 <= k <= number of scores.
-
-    A partition of a whole vocabulary takes most of the time of a draw. The k-th largest of the maxima of groups is not
-    above the result, as k groups hold a score that large, and few scores are left at or above it.
-    """
-    num_groups = scores.size // _GROUP_TOKENS
-    if 2 * k <= num_groups:
-        largest = scores[: num_groups * _GROUP_TOKENS].reshape(_GROUP_TOKENS, num_groups).max(axis=0)
-        scores = scores[scores >= np.partition(largest, num_groups - k)[num_groups - k]]
-    index = scores.size - k
-    result: np.float64 = np.partition(scores, index)[index]
-    return result
-
-
-def _top_p(scores: npt.NDArray[np.float64], top_p: float) -> npt.NDArray[np.bool_]:
-    """Return which tokens make up the nucleus: from the most likely on, while the mass before is below `top_p`.
-
-    Sorts only the most likely tokens, and more of them when their mass is too small: a nucleus is usually a few
-    hundred tokens of a vocabulary of 10**5.
-
-    Args:
-        scores: Logarithms of unnormalised probabilities [tokens] float64, the largest 0. Sorted are these, because
-            different scores can round to the same probability.
-        top_p: Mass to keep; 0 < top_p < 1.
-
-    Returns:
-        Mask [tokens] bool, at least one of them True.
-
-    Source: Holtzman et al., The Curious Case of Neural Text Degeneration (arXiv:1904.09751), section 3.1.
-    """
-    weights = np.exp(scores)
-    limit = top_p * weights.sum()
-    num_sorted = _FIRST_NUCLEUS_TOKENS
-    while True:
-        candidates = np.flatnonzero(_top_k(scores, num_sorted))
-        if candidates.size == scores.size or weights[candidates].sum() >= limit:
-            break
-        num_sorted *= _NUCLEUS_GROWTH
-    # Stable on ascending ids: of equally likely tokens the lowest id comes first.
-    descending = candidates[np.argsort(-scores[candidates], kind="stable")]
-    mass_before = np.concatenate(([0.0], np.cumsum(weights[descending])[:-1]))
-    kept = np.zeros(scores.size, dtype=np.bool_)
-    kept[descending[mass_before < limit]] = True
-    return kept
+    largest = check_logits(logits)
+    if logits.size <= _EXACT_TOKENS:
+        weights: npt.NDArray[np.floating] = np.exp(logits.astype(np.float64) - largest)
+    else:
+        with np.errstate(over="ignore"):  # far below the largest: -inf will do
+            weights = np.subtract(logits, np.float32(largest), out=scratch(logits.size))
+        np.exp(weights, out=weights)
+    log_mass = largest + math.log(weights.sum())
+    best: npt.NDArray[np.int64] = np.zeros(0, np.int64)
+    if num_top:
+        bound = bound_of_top_k(logits, num_top)
+        best = np.flatnonzero(logits >= bound)
+        best = best[np.argsort(-logits[best], kind="stable")][:num_top]
+    top = tuple((int(index), float(logits[index]) - log_mass) for index in best)
+    return TokenLogprob(token_id=token_id, logprob=float(logits[token_id]) - log_mass, top=top)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from amdnfs_runtime import sampling
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.request import SamplingParams
 from amdnfs_runtime.sampling import Sampler, token_logprob
@@ -390,3 +391,98 @@ def test_any_parameters_give_a_distribution_over_the_best_tokens(
     tolerance = 1e-12 * np.abs(scores[scores > NEG_INF]).max()
     assert scores[dropped].max(initial=NEG_INF) <= scores[token_ids].min() + tolerance
     assert sampler.sample(logits) in token_ids.tolist()
+
+
+LARGE = [
+    {},
+    {"top_k": 40},
+    {"top_k": 3000},
+    {"top_k": 10**6},
+    {"top_p": 0.9},
+    {"top_p": 0.999},
+    {"top_p": 1e-9},
+    {"top_k": 40, "top_p": 0.8, "min_p": 0.05},
+    {"min_p": 0.02},
+    {"min_p": 1.0},
+    {"top_p": 0.9, "min_p": 0.1},
+]
+
+
+def large_logits(kind, size=9_001):
+    rng = np.random.default_rng(11)
+    if kind == "flat":
+        return rng.normal(scale=0.01, size=size).astype(np.float32)
+    if kind == "coarse":
+        return rng.integers(-3, 4, size).astype(np.float32)
+    if kind == "excluded":
+        return np.where(rng.random(size) < 0.99, NEG_INF, rng.normal(size=size)).astype(np.float32)
+    logits = rng.normal(scale=3, size=size).astype(np.float32)
+    logits[:50] += 9
+    return logits * np.float32(1e35) if kind == "huge" else logits
+
+
+@pytest.mark.parametrize("options", LARGE, ids=str)
+@pytest.mark.parametrize("kind", ["peaked", "flat", "coarse", "excluded", "huge"])
+@pytest.mark.parametrize("is_altered", [False, True])
+def test_narrowing_a_large_vocabulary_loses_nothing(options, kind, is_altered, monkeypatch):
+    logits = large_logits(kind)
+    best = np.argsort(-logits)[:40].tolist()
+    altering = {"repetition_penalty": 1.5, "presence_penalty": 0.5, "logit_bias": {4000: 30.0, 10**5: 3.0}}
+    params = SamplingParams(temperature=0.8, seed=5, **options, **(altering if is_altered else {}))
+    allowed = np.random.default_rng(1).random(logits.size) < 0.7 if is_altered else None
+    if allowed is not None:
+        allowed[best[:10]] = True
+
+    def results():
+        sampler = Sampler(params, best[::2])
+        for token_id in best[:9]:
+            sampler.accept(token_id)
+        token_ids, probabilities = sampler.distribution(logits, allowed)
+        return token_ids, probabilities, [sampler.sample(logits, allowed) for _ in range(40)]
+
+    narrowed = results()
+    monkeypatch.setattr(sampling, "_EXACT_TOKENS", 10**9)
+    exact = results()
+    # Without a limit the narrow path keeps all tokens, too: only draws are made in float32.
+    assert narrowed[0].tolist() == exact[0].tolist()
+    np.testing.assert_allclose(narrowed[1], exact[1], rtol=1e-12)
+    assert narrowed[2] == exact[2]
+    if allowed is not None:
+        assert allowed[exact[0]].all()
+
+
+def test_draws_from_a_large_vocabulary_follow_the_distribution():
+    rng = np.random.default_rng(3)
+    logits = np.full(5_000, -60.0, np.float32)
+    likely = np.sort(rng.choice(5_000, 12, replace=False))
+    logits[likely] = rng.normal(size=12)
+    sampler = Sampler(SamplingParams(temperature=1.0, seed=1), [])
+    num_draws = 6_000
+    counts = np.bincount([sampler.sample(logits) for _ in range(num_draws)], minlength=logits.size)
+    expected = np.exp(logits[likely].astype(float))
+    expected *= num_draws / expected.sum()
+    assert counts.sum() == counts[likely].sum()
+    # 99.9 % point of chi-square with 11 degrees of freedom.
+    assert ((counts[likely] - expected) ** 2 / expected).sum() < 31.3
+
+
+def test_greedy_and_logprobs_of_a_large_vocabulary():
+    logits = large_logits("peaked")
+    best = np.argsort(-logits, kind="stable")[:5].tolist()
+    sampler = Sampler(SamplingParams(repetition_penalty=100.0), best[:2])
+    assert sampler.sample(logits) == best[2]
+    allowed = np.ones(logits.size, np.bool_)
+    allowed[best[2]] = False
+    assert sampler.sample(logits, allowed) == best[3]
+    item = token_logprob(logits, best[1], 5)
+    assert [token for token, _ in item.top] == best
+    exact = logits.astype(np.float64)
+    exact -= exact.max() + np.log(np.exp(exact - exact.max()).sum())
+    np.testing.assert_allclose([value for _, value in item.top], exact[best], atol=1e-6)
+    assert item.logprob == item.top[1][1]
+
+
+def test_when_all_allowed_tokens_are_excluded_the_program_is_broken():
+    logits = np.array([1.0, NEG_INF], dtype=np.float32)
+    with pytest.raises(ArtifactError, match="the logits of all tokens that may come next are -inf"):
+        Sampler(SamplingParams(), []).sample(logits, np.array([False, True]))
