@@ -21,6 +21,7 @@ from amdnfs_passes.fuse.fuse_attention import FuseAttentionPass
 from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.ir import MLIRError, Module, PassManager, operator_name, walk
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
+from amdnfs_passes.kvcache.dispatch_kv_write import DispatchKvWritePass
 from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
 from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
 from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
@@ -61,12 +62,12 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
             passes=(
                 FuseDequantizePass(),
                 FuseRotaryPass(),
-                LowerRotaryPass(),
                 FuseAttentionPass(),
                 VerifyCausalGathersPass(),
+                *_kernels(target),
+                LowerRotaryPass(),
                 LowerKvWritePass(),
                 LowerKvGatherPass(),
-                *_kernels(target),
                 LowerPagedAttentionPass(split_softmax=has_unknown_waves),
                 LowerAttentionPass(split_softmax=has_unknown_waves),
                 _lower_quantized_linear(target),
@@ -105,7 +106,7 @@ def _kernels(target: Target) -> tuple[ModulePass, ...]:
         "lds_bytes": target.lds_bytes or 0,
         "num_compute_units": target.num_compute_units or 0,
     }
-    return (DispatchPagedAttentionPass(**facts), DispatchLinearPass(**facts))
+    return (DispatchKvWritePass(**facts), DispatchPagedAttentionPass(**facts), DispatchLinearPass(**facts))
 
 
 def _lower_quantized_linear(target: Target) -> LowerQuantizedLinearPass:

@@ -44,6 +44,7 @@ __all__ = [
     "constant_int",
     "constant_str",
     "defining_op",
+    "erase_unused",
     "has_uses",
     "is_none",
     "list_elements",
@@ -55,6 +56,8 @@ __all__ = [
 ]
 
 _MAX_INT64 = (1 << 63) - 1
+_PURE = ("torch.aten.", "torch.prim.", "torch.prims.", "torch.constant.", "torch.operator")
+"""Prefixes of operations without effects: an exported graph is functional."""
 
 
 def parse_module(text: str | bytes, context: Context | None = None) -> Module:
@@ -85,6 +88,16 @@ def defining_op(value: Value) -> Operation | None:
 def has_uses(op: Operation) -> bool:
     """Whether any result of `op` is used."""
     return any(True for result in op.results for _ in result.uses)
+
+
+def erase_unused(module: Module) -> None:
+    """Erases torch operations whose results nothing uses; an exported graph is functional.
+
+    Users stand behind what they use, so one walk from the back finds all of it, and touches nothing it has erased.
+    """
+    for op in reversed(list(walk(module.operation))):
+        if op.name.startswith(_PURE) and len(op.results) > 0 and not has_uses(op):
+            op.erase()
 
 
 def symbol_name(op: Operation) -> str:

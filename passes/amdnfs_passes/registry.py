@@ -12,6 +12,7 @@ from amdnfs_passes.base import ModulePass
 from amdnfs_passes.fuse.fuse_attention import FuseAttentionPass
 from amdnfs_passes.fuse.fuse_rotary import FuseRotaryPass
 from amdnfs_passes.kvcache.cancel_pool_reshapes import CancelPoolReshapesPass
+from amdnfs_passes.kvcache.dispatch_kv_write import DispatchKvWritePass
 from amdnfs_passes.kvcache.fold_layer_calls import FoldLayerCallsPass
 from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
 from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
@@ -42,6 +43,7 @@ PASSES: tuple[type[ModulePass], ...] = (
     LowerRotaryPass,
     # kvcache
     CancelPoolReshapesPass,
+    DispatchKvWritePass,
     FoldLayerCallsPass,
     FoldSizeBarriersPass,
     LowerKvGatherPass,

@@ -22,6 +22,9 @@ from amdnfs_passes.ir import (
 )
 from amdnfs_passes.templates import tensor_type
 
+CONVERSIONS = ("torch.aten._to_copy", "torch.prims.convert_element_type", "torch.aten.type_as")
+"""Operations that give the first operand another element type."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RmsNorm:
@@ -61,7 +64,7 @@ def match_rms_norm(value: Value) -> RmsNorm | None:
 def _through_copies(value: Value) -> Operation | None:
     """The operation behind conversions between float types."""
     op = defining_op(value)
-    while op is not None and op.name in ("torch.aten._to_copy", "torch.prims.convert_element_type"):
+    while op is not None and op.name in CONVERSIONS:
         op = defining_op(op.operands[0])
     return op
 
@@ -69,7 +72,7 @@ def _through_copies(value: Value) -> Operation | None:
 def _source(value: Value) -> Value:
     """The value before conversions between float types."""
     op = defining_op(value)
-    while op is not None and op.name in ("torch.aten._to_copy", "torch.prims.convert_element_type"):
+    while op is not None and op.name in CONVERSIONS:
         value = op.operands[0]
         op = defining_op(value)
     return value

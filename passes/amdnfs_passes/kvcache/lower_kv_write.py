@@ -30,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
-from amdnfs_passes.ir import Module, operator_name, walk
+from amdnfs_passes.ir import Module, Operation, operator_name, walk
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 
@@ -44,15 +44,11 @@ class LowerKvWritePass(ModulePass):
         for op in walk(module.operation):
             if operator_name(op) != "torch.amdnfs.kv_write":
                 continue
-            pool, key, value = (tensor_type(operand) for operand in list(op.operands)[:3])
-            if pool is None or key is None or value is None or key.shape != value.shape or not key.is_static:
-                self.refuse(refusals, op, "keys and values must have one static shape [batch, kv_heads, tokens, dim]")
+            found = match_kv_write(op)
+            if isinstance(found, str):
+                self.refuse(refusals, op, found)
                 continue
-            if [tensor_type(operand) for operand in op.operands] != _operand_types(pool, key):
-                self.refuse(
-                    refusals, op, "the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]"
-                )
-                continue
+            pool, key = found
             batch, kv_heads, tokens, head_dim = key.sizes
             page_tokens = pool.shape[2]
             element = key.builtin_element
@@ -63,6 +59,16 @@ class LowerKvWritePass(ModulePass):
             call_function(module, op, name, text, list(op.operands))
             rewrites += 1
         return rewrites
+
+
+def match_kv_write(op: Operation) -> tuple[TensorType, TensorType] | str:
+    """The types of the pool and of the keys of an `amdnfs.kv_write`, or why it cannot be lowered."""
+    pool, key, value = (tensor_type(operand) for operand in list(op.operands)[:3])
+    if pool is None or key is None or value is None or key.shape != value.shape or not key.is_static:
+        return "keys and values must have one static shape [batch, kv_heads, tokens, dim]"
+    if [tensor_type(operand) for operand in op.operands] != _operand_types(pool, key):
+        return "the pool must be [?, 2, page, kv_heads, dim] as the keys, the table [batch, ?]"
+    return pool, key
 
 
 def _operand_types(pool: TensorType, key: TensorType) -> list[TensorType]:

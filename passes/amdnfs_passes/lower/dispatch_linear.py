@@ -27,7 +27,7 @@ import math
 from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
-from amdnfs_passes.ir import Module, Value, has_uses, walk
+from amdnfs_passes.ir import Module, Value, erase_unused
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
 from amdnfs_passes.kernels.linear_kernels import LinearKernel, LinearShape, build_linear
 from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
@@ -35,8 +35,6 @@ from amdnfs_passes.lower.linear_groups import LinearGroup, find_groups
 from amdnfs_passes.templates import insert_call, tensor_type
 
 _ELEMENT_BYTES = 2
-_PURE = ("torch.aten.", "torch.prim.", "torch.prims.", "torch.constant.", "torch.operator")
-"""Prefixes of operations without effects: an exported graph is functional."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,7 @@ class DispatchLinearPass(ModulePass):
                 replaced[old] = value
             rewrites += 1
         if rewrites:
-            _erase_unused(module)
+            erase_unused(module)
         return rewrites
 
 
@@ -147,13 +145,3 @@ def _cost(group: LinearGroup) -> Cost:
     ends = group.num_rows * (group.depth + sum(_shape(group).output_columns))
     extra = group.num_rows * group.columns[0] if group.residual is not None else 0
     return Cost(flops=(2 * group.num_rows * elements, 0), num_bytes=(stored + _ELEMENT_BYTES * (ends + extra), 0))
-
-
-def _erase_unused(module: Module) -> None:
-    """Erases what the replaced layers were made of and nothing uses any more.
-
-    Users stand behind what they use, so one walk from the back finds all of it, and touches nothing it has erased.
-    """
-    for op in reversed(list(walk(module.operation))):
-        if op.name.startswith(_PURE) and len(op.results) > 0 and not has_uses(op):
-            op.erase()

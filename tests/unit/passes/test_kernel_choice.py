@@ -24,6 +24,8 @@ from amdnfs_passes.kernels import provider, triton_stages
 from amdnfs_passes.kernels.code_object import read_amd_facts, set_lds_bytes, use_older_ptx
 from amdnfs_passes.kernels.provider import KernelError, KernelTarget, Tiling, compile_kernel, has_triton
 from amdnfs_passes.kernels.triton_stages import KernelCode, KernelSource, run_stages
+from amdnfs_passes.kernels.write_heads_kernels import TableShape, VectorShape, WriteShape, build_write
+from amdnfs_passes.kvcache import dispatch_kv_write
 from amdnfs_passes.lower import dispatch_linear
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_targets.registry import TARGETS
@@ -37,6 +39,7 @@ from benchmarks.kernel_sweep import (
     compile_attention,
     compile_linear,
     describe,
+    kernel_target,
     kernel_targets,
     linear_shapes,
 )
@@ -65,6 +68,33 @@ def test_kernels_are_on_the_matrix_units_and_in_registers(name: str) -> None:
     rows = [compile_attention(target, kind, shape) for kind, shape in share(ATTENTIONS, name, NUM_ATTENTIONS, (7, 13))]
     rows += [compile_linear(target, layer, shape) for layer, shape in share(LINEARS, name, NUM_LINEARS, (11, 37))]
     assert not [describe(row) for row in rows if row.broken]
+
+
+@needs_triton
+@pytest.mark.parametrize("name", NAMES)
+def test_writes_are_in_registers(name: str) -> None:
+    """Vectors of 16-byte loads, few more registers than a vector needs, on every target."""
+    vectors = VectorShape(begin=0, row_stride=5120, head_stride=128, eps=1e-6, gain_offset=0.0)
+    table = TableShape(element="f32", cos=(0, 128), sin=(0, 128), size=128, interleaved=False, is_paired=False)
+    shape = WriteShape(
+        num_rows=8,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        page_tokens=16,
+        element="f16",
+        query=vectors,
+        key=vectors,
+        value=replace(vectors, eps=None),
+        table=table,
+    )
+    built = build_write(shape, kernel_target(kernel_targets()[name]))
+    rows = dict(built.kernel.tiling.sizes)["ROWS"]
+    assert built.num_workgroups == sum(-(-8 * heads // rows) for heads in (32, 8, 8))
+    assert built.kernel.facts.num_spills == 0
+    assert built.kernel.facts.scratch_bytes == 0
+    wide = {"dwordx4", "b128", "v4.b32", ".v4.b32"}
+    assert wide & {width for width, _ in built.kernel.facts.store_widths}
 
 
 # ---- without a kernel
@@ -113,7 +143,7 @@ def check_fallback(module: Module, results: dict[str, PassResult], reason: str) 
 
 
 def lose_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatch_paged_attention, dispatch_linear, plan):
+    for module in (dispatch_kv_write, dispatch_paged_attention, dispatch_linear, plan):
         monkeypatch.setattr(module, "has_triton", lambda: False)
 
 
@@ -132,7 +162,7 @@ def test_a_compile_without_triton_warns_and_keeps_the_reason(tmp_path: Path, mon
     facts = json.loads((bundle / "artifacts" / "gfx942" / "facts.json").read_text())
     assert {
         refusal["pass"] for refusal in facts["refusals"] if "amdnfs[triton] is not installed" in refusal["reason"]
-    } == {"dispatch-paged-attention", "dispatch-linear"}
+    } == {"dispatch-kv-write", "dispatch-paged-attention", "dispatch-linear"}
 
 
 def test_another_release_of_triton_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
