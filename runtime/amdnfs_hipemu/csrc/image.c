@@ -1,0 +1,265 @@
+// Loads code objects: segments, kernel descriptors and metadata.
+// Source: ELF-64 object file format; LLVM AMDGPUUsage, "Kernel Descriptor" and "Code Object V5 Metadata".
+#include "image.h"
+
+#include <elf.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "program.h"
+
+#define NOTE_METADATA 32
+#define DESCRIPTOR_BYTES 64
+#define MAX_IMAGE_BYTES (1ull << 32)
+
+static const char *const HIDDEN_NAMES[NUM_HIDDEN] = {
+    "hidden_block_count_x", "hidden_block_count_y", "hidden_block_count_z", "hidden_group_size_x",
+    "hidden_group_size_y",  "hidden_group_size_z",  "hidden_remainder_x",   "hidden_remainder_y",
+    "hidden_remainder_z",   "hidden_grid_dims",
+};
+
+typedef struct {
+  Bytes file;
+  Module *module;
+  char *message;
+  size_t message_bytes;
+} Loader;
+
+static bool refuse(Loader *loader, const char *why) {
+  snprintf(loader->message, loader->message_bytes, "damaged code object: %s", why);
+  return false;
+}
+
+static const void *view(const Loader *loader, u64 offset, u64 bytes) {
+  if (offset > loader->file.bytes || loader->file.bytes - offset < bytes) return NULL;
+  return loader->file.data + offset;
+}
+
+// The HIP call gives no size: it follows from the tables that the header names.
+static u64 file_bytes(const Elf64_Ehdr *header, u64 max_bytes) {
+  u64 sections = header->e_shoff + (u64)header->e_shentsize * header->e_shnum;
+  u64 segments = header->e_phoff + (u64)header->e_phentsize * header->e_phnum;
+  u64 bytes = sections > segments ? sections : segments;
+  return bytes < max_bytes ? bytes : max_bytes;
+}
+
+static bool load_segments(Loader *loader, const Elf64_Ehdr *header) {
+  u64 end = 0;
+  for (int pass = 0; pass < 2; pass++) {
+    for (u32 i = 0; i < header->e_phnum; i++) {
+      const Elf64_Phdr *segment = view(loader, header->e_phoff + (u64)i * sizeof(Elf64_Phdr), sizeof(Elf64_Phdr));
+      if (!segment) return refuse(loader, "a program header lies outside the file");
+      if (segment->p_type != PT_LOAD) continue;
+      if (segment->p_vaddr > MAX_IMAGE_BYTES || segment->p_memsz > MAX_IMAGE_BYTES || segment->p_filesz > segment->p_memsz)
+        return refuse(loader, "a segment has no sensible size");
+      if (pass == 0) {
+        if (segment->p_vaddr + segment->p_memsz > end) end = segment->p_vaddr + segment->p_memsz;
+        continue;
+      }
+      const void *from = view(loader, segment->p_offset, segment->p_filesz);
+      if (!from) return refuse(loader, "a segment lies outside the file");
+      memcpy(loader->module->image + segment->p_vaddr, from, segment->p_filesz);
+    }
+    if (pass == 0) {
+      if (end == 0) return refuse(loader, "it has no segment to load");
+      loader->module->image_bytes = (end + 4095) & ~4095ull;
+      loader->module->image = aligned_alloc(4096, loader->module->image_bytes);
+      if (!loader->module->image) return refuse(loader, "its image does not fit into memory");
+      memset(loader->module->image, 0, loader->module->image_bytes);
+    }
+  }
+  return true;
+}
+
+static bool read_descriptor(Loader *loader, Kernel *kernel, u64 address) {
+  Module *module = loader->module;
+  if (address > module->image_bytes - DESCRIPTOR_BYTES) return refuse(loader, "a kernel descriptor lies outside");
+  const u8 *descriptor = module->image + address;
+  i64 entry_offset;
+  memcpy(&kernel->lds_bytes, descriptor, 4);
+  memcpy(&kernel->scratch_bytes, descriptor + 4, 4);
+  memcpy(&kernel->kernarg_bytes, descriptor + 8, 4);
+  memcpy(&entry_offset, descriptor + 16, 8);
+  memcpy(&kernel->rsrc3, descriptor + 44, 4);
+  memcpy(&kernel->rsrc1, descriptor + 48, 4);
+  memcpy(&kernel->rsrc2, descriptor + 52, 4);
+  kernel->properties = descriptor[56] | descriptor[57] << 8;
+  kernel->preload = descriptor[58] | descriptor[59] << 8;
+  u64 entry = address + (u64)entry_offset;
+  if (entry >= module->image_bytes || entry % 4) return refuse(loader, "a kernel's entry lies outside the image");
+  kernel->entry = (u32)entry;
+  bool is_wave32 = kernel->properties >> 10 & 1;
+  kernel->lanes = module->chip->family != GFX9 && is_wave32 ? 32 : 64;
+  kernel->num_vgprs = module->chip->family == GFX9 ? MAX_VGPRS : 256;
+  return true;
+}
+
+// Symbols `NAME.kd` are kernel descriptors; `NAME` itself gives the size of the code.
+static bool find_kernels(Loader *loader, const Elf64_Shdr *table, const Elf64_Shdr *strings) {
+  Module *module = loader->module;
+  u64 count = table->sh_size / sizeof(Elf64_Sym);
+  const Elf64_Sym *symbols = view(loader, table->sh_offset, table->sh_size);
+  const char *names = view(loader, strings->sh_offset, strings->sh_size);
+  if (!symbols || !names || strings->sh_size == 0 || names[strings->sh_size - 1])
+    return refuse(loader, "its symbol table lies outside the file");
+  module->kernels = calloc(count + 1, sizeof(Kernel));
+  if (!module->kernels) return refuse(loader, "its symbols do not fit into memory");
+  for (u64 i = 0; i < count; i++) {
+    if (symbols[i].st_name >= strings->sh_size || symbols[i].st_shndx == SHN_UNDEF) continue;
+    const char *name = names + symbols[i].st_name;
+    size_t length = strlen(name);
+    if (length < 4 || strcmp(name + length - 3, ".kd")) continue;
+    Kernel *kernel = &module->kernels[module->num_kernels++];
+    kernel->module = module;
+    kernel->name = strndup(name, length - 3);
+    if (!kernel->name || !read_descriptor(loader, kernel, symbols[i].st_value)) return false;
+    for (u64 j = 0; j < count; j++)
+      if (symbols[j].st_name < strings->sh_size && !strcmp(names + symbols[j].st_name, kernel->name))
+        kernel->code_bytes = (u32)symbols[j].st_size;
+    if (kernel->code_bytes == 0 || kernel->code_bytes > module->image_bytes - kernel->entry)
+      return refuse(loader, "a kernel's code lies outside the image");
+    for (int h = 0; h < NUM_HIDDEN; h++) kernel->hidden[h] = UINT32_MAX;
+  }
+  return true;
+}
+
+static bool read_argument(MsgReader *reader, Kernel *kernel) {
+  KernelArg arg = {0, 0};
+  Bytes kind = {0};
+  for (u32 n = msg_map(reader); n > 0 && !reader->failed; n--) {
+    Bytes key = msg_string(reader);
+    if (bytes_equal(key, ".offset")) arg.offset = (u32)msg_uint(reader);
+    else if (bytes_equal(key, ".size")) arg.size = (u32)msg_uint(reader);
+    else if (bytes_equal(key, ".value_kind")) kind = msg_string(reader);
+    else msg_skip(reader);
+  }
+  if (reader->failed || arg.size > 4096 || arg.offset > 65536) return false;
+  if (!kernel) return true;
+  if (kind.bytes < 7 || memcmp(kind.data, "hidden_", 7)) {
+    if (kernel->num_args == MAX_ARGS) return false;
+    kernel->args[kernel->num_args++] = arg;
+  }
+  for (int h = 0; h < NUM_HIDDEN; h++)
+    if (bytes_equal(kind, HIDDEN_NAMES[h])) kernel->hidden[h] = arg.offset;
+  return true;
+}
+
+static Kernel *kernel_of_descriptor(Module *module, Bytes symbol) {
+  for (u32 k = 0; k < module->num_kernels; k++) {
+    size_t length = strlen(module->kernels[k].name);
+    if (symbol.bytes == length + 3 && !memcmp(symbol.data, module->kernels[k].name, length)) return &module->kernels[k];
+  }
+  return NULL;
+}
+
+// A kernel's map is read twice: first for its symbol, then for its arguments.
+static bool read_kernel(MsgReader *reader, Module *module) {
+  Kernel *kernel = NULL;
+  MsgReader start = *reader;
+  for (int pass = 0; pass < 2; pass++) {
+    *reader = start;
+    for (u32 n = msg_map(reader); n > 0 && !reader->failed; n--) {
+      Bytes key = msg_string(reader);
+      if (pass == 0 && bytes_equal(key, ".symbol")) {
+        kernel = kernel_of_descriptor(module, msg_string(reader));
+      } else if (pass == 1 && bytes_equal(key, ".args")) {
+        for (u32 a = msg_array(reader); a > 0 && !reader->failed; a--)
+          if (!read_argument(reader, kernel)) return false;
+      } else {
+        msg_skip(reader);
+      }
+    }
+  }
+  return !reader->failed;
+}
+
+static bool read_metadata(Loader *loader, Bytes metadata) {
+  MsgReader reader = {metadata, 0, false};
+  for (u32 n = msg_map(&reader); n > 0 && !reader.failed; n--) {
+    if (!bytes_equal(msg_string(&reader), "amdhsa.kernels")) {
+      msg_skip(&reader);
+      continue;
+    }
+    for (u32 k = msg_array(&reader); k > 0 && !reader.failed; k--)
+      if (!read_kernel(&reader, loader->module)) return refuse(loader, "its metadata cannot be read");
+  }
+  return reader.failed ? refuse(loader, "its metadata cannot be read") : true;
+}
+
+static bool read_notes(Loader *loader, const Elf64_Shdr *section) {
+  u64 at = section->sh_offset, end = section->sh_offset + section->sh_size;
+  while (at + sizeof(Elf64_Nhdr) <= end) {
+    const Elf64_Nhdr *note = view(loader, at, sizeof(Elf64_Nhdr));
+    if (!note) return refuse(loader, "a note lies outside the file");
+    u64 begin = at + sizeof(Elf64_Nhdr) + ((note->n_namesz + 3ull) & ~3ull);
+    const u8 *text = view(loader, begin, note->n_descsz);
+    if (!text) return refuse(loader, "a note lies outside the file");
+    if (note->n_type == NOTE_METADATA) return read_metadata(loader, (Bytes){text, note->n_descsz});
+    at = begin + ((note->n_descsz + 3ull) & ~3ull);
+  }
+  return true;
+}
+
+static bool load_sections(Loader *loader, const Elf64_Ehdr *header) {
+  const Elf64_Shdr *sections = view(loader, header->e_shoff, (u64)header->e_shnum * sizeof(Elf64_Shdr));
+  if (!sections || header->e_shentsize != sizeof(Elf64_Shdr)) return refuse(loader, "its section table lies outside");
+  for (u32 i = 0; i < header->e_shnum; i++) {
+    if (sections[i].sh_type != SHT_DYNSYM) continue;
+    if (sections[i].sh_link >= header->e_shnum) return refuse(loader, "its symbol table has no names");
+    if (!find_kernels(loader, &sections[i], &sections[sections[i].sh_link])) return false;
+    break;
+  }
+  if (loader->module->num_kernels == 0) return refuse(loader, "it has no kernel");
+  for (u32 i = 0; i < header->e_shnum; i++)
+    if (sections[i].sh_type == SHT_NOTE && !read_notes(loader, &sections[i])) return false;
+  return true;
+}
+
+Module *module_load(const void *elf, u64 max_bytes, char *message, size_t message_bytes) {
+  Module *module = calloc(1, sizeof(Module));
+  Loader loader = {{elf, max_bytes}, module, message, message_bytes};
+  const Elf64_Ehdr *header = elf;
+  bool is_ok = module && max_bytes >= sizeof(Elf64_Ehdr) && !memcmp(header->e_ident, ELFMAG, SELFMAG) &&
+               header->e_ident[EI_CLASS] == ELFCLASS64 && header->e_machine == EM_AMDGPU;
+  if (!is_ok) {
+    refuse(&loader, "it is no ELF file for AMD GPUs");
+    free(module);
+    return NULL;
+  }
+  loader.file.bytes = file_bytes(header, max_bytes);
+  module->chip = chip_by_machine(header->e_flags & 0xff);
+  if (!module->chip) {
+    snprintf(message, message_bytes, "code object for an unknown chip: EF_AMDGPU_MACH is 0x%x", header->e_flags & 0xff);
+    free(module);
+    return NULL;
+  }
+  module->digest = 0xcbf29ce484222325ull;
+  for (u64 i = 0; i < loader.file.bytes; i++) module->digest = (module->digest ^ loader.file.data[i]) * 0x100000001b3ull;
+  is_ok = load_segments(&loader, header) && load_sections(&loader, header);
+  for (u32 k = 0; k < module->num_kernels && is_ok; k++) is_ok = decode_kernel(&module->kernels[k], message, message_bytes);
+  if (is_ok) return module;
+  module_free(module);
+  return NULL;
+}
+
+void module_free(Module *module) {
+  for (u32 k = 0; k < module->num_kernels; k++) {
+    Kernel *kernel = &module->kernels[k];
+    for (u32 i = 0; i < kernel->num_insts; i++) {
+      free((void *)kernel->insts[i].dpp);
+      free((void *)kernel->insts[i].dual);
+    }
+    free(kernel->insts);
+    free(kernel->inst_of_pc);
+    free(kernel->name);
+  }
+  free(module->kernels);
+  free(module->image);
+  free(module);
+}
+
+Kernel *module_find(Module *module, const char *name) {
+  for (u32 k = 0; k < module->num_kernels; k++)
+    if (!strcmp(module->kernels[k].name, name)) return &module->kernels[k];
+  return NULL;
+}
