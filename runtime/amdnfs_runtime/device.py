@@ -217,7 +217,7 @@ class Program:
             raise ArtifactError(f"the device of {self.target_name} failed while it was read: {error}") from error
 
     def read_rows(self, array: Any, rows: Sequence[int]) -> np.ndarray:
-        """Copies some rows of a result to the host, `[len(rows), ...]`; waits for it.
+        """Brings some rows of a result to the host, `[len(rows), ...]`, at least one; waits for it. For reading only.
 
         Where the host sees the memory of the device (cpu), only these rows are touched. Elsewhere the bindings of
         iree-base-runtime 3.13.0 copy a buffer whole or not at all.
@@ -225,7 +225,10 @@ class Program:
         Raises:
             ArtifactError: If the device fails.
         """
-        return self.read(array)[list(rows)]
+        whole = self.read(array)
+        first, last = rows[0], rows[-1]
+        is_range = list(rows) == list(range(first, last + 1))
+        return whole[first : last + 1] if is_range else whole[list(rows)]
 
 
 def _read_staged(device: Any, array: Any) -> np.ndarray:

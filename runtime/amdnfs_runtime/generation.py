@@ -58,6 +58,8 @@ class Generation:
         self._model_ends = frozenset(manifest.eos_token_ids)
         self._ends = frozenset(() if params.ignore_eos else manifest.eos_token_ids)
         self._stop_ids = frozenset(params.stop_token_ids)
+        # Any choice of the device will do, at any time: what most greedy requests are.
+        self._is_free = constraint is None and not (params.min_tokens and self._ends | self._stop_ids)
         self._sampler = Sampler(params, self.prompt_token_ids, index)
         self._detokenizer = None if tokenizer is None else Detokenizer(tokenizer)
         self._stops = StopMatcher(tuple(params.stop))
@@ -80,6 +82,8 @@ class Generation:
         """Whether the next token is chosen on the host, when the device's own choice is `greedy`."""
         if self._sampler.needs_logits:
             return True
+        if self._is_free:
+            return False
         if not 0 <= greedy < self._vocab:
             return False  # no choice at all, which `accept` tells
         if self._constraint is not None and not self._constraint.allows(greedy):

@@ -151,6 +151,8 @@ class StopMatcher:
             The text that is safe to emit, and whether a stop string was found. After one was found the rest of the
             text is dropped and the answer is always `("", True)`.
         """
+        if not self._stops:
+            return text, False
         if self._has_hit:
             return "", True
         self._held += text
