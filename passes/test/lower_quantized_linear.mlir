@@ -83,9 +83,10 @@ func.func @fp8(%x: !x, %data: !data, %scales: !torch.vtensor<[1,1],bf16>) -> !y 
 !y = !torch.vtensor<[2,8],bf16>
 !data = !torch.vtensor<[8,32],si8>
 
-// Rows are rounded to int8, and the sum is in integers. Integers are not padded.
+// Rows are rounded to int8, in a dispatch of their own, and the sum is in integers. Integers are not padded.
 // CHECK-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.i8_channel_rows_bf16_a8(
-// CHECK:         [[LARGEST:%[a-z0-9]+]] = linalg.generic {{.*}} outs({{.*}} : tensor<2xf32>)
+// CHECK:         [[FOUND:%[a-z0-9]+]] = linalg.generic {{.*}} outs({{.*}} : tensor<2xf32>)
+// CHECK:         [[LARGEST:%[a-z0-9]+]] = util.optimization_barrier [[FOUND]] : tensor<2xf32>
 // CHECK:         [[ROUNDED:%[a-z0-9]+]] = linalg.generic {{.*}} ins({{%[a-z0-9]+}}, [[LARGEST]] : {{.*}} outs({{.*}} : tensor<2x32xi8>)
 // CHECK:           math.roundeven
 // CHECK:         linalg.generic {{.*}} ins([[ROUNDED]], {{%[a-z0-9]+}} : tensor<2x32xi8>, tensor<8x32xi8>) outs({{.*}} : tensor<2x8xi32>)

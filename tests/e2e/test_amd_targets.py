@@ -1,4 +1,8 @@
-"""Every AMD target compiles the shipped model and two-layer twins, in each 16-bit type that its chip computes."""
+"""Every AMD target compiles the shipped model and two-layer twins, in each 16-bit type that its chip computes.
+
+The shipped model is compiled for all targets; of each twin a third, so that each target meets a twin in each type.
+docs/conformance.md has all twins for all targets.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from tests.twins import make_twin
 DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model"
 TORCH = {"f16": torch.float16, "bf16": torch.bfloat16}
 SMALL = CompileOptions(prefill_chunks=(16,), decode_batches=(8,))
-CASES = [("demo", "f16"), *((twin, dtype) for twin in ("llama", "qwen3", "gemma2") for dtype in TORCH)]
+TWINS = ("llama", "qwen3", "gemma2")
+CASES = [("demo", "f16"), *((twin, dtype) for twin in TWINS for dtype in TORCH)]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pa
     sizes = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
     made = {
         (name, dtype): make_twin(name, folder / f"{name}-{dtype}", TORCH[dtype], **sizes)
-        for name in ("llama", "qwen3", "gemma2")
+        for name in TWINS
         for dtype in TORCH
     }
     return {**made, ("demo", "f16"): DEMO_MODEL}
@@ -37,7 +42,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Pa
 @pytest.mark.parametrize(("model", "dtype"), CASES)
 def test_compiles(model: str, dtype: str, models: dict[tuple[str, str], Path], tmp_path: Path) -> None:
     """Every compile passes its checks: pools in place, code object of the right processor."""
-    targets = [name for name in GROUPS["all-amd"] if dtype in TARGETS[name].dtypes]
+    able = [name for name in GROUPS["all-amd"] if dtype in TARGETS[name].dtypes]
+    targets = able if model == "demo" else able[TWINS.index(model) :: len(TWINS)]
     bundle = compile_model(models[model, dtype], targets, tmp_path / "bundle", SMALL)
     manifest = read_manifest(bundle)
     assert manifest.model.dtype == Dtype(dtype)
