@@ -69,9 +69,7 @@ def write_artifact(folder: Path, target: Target, imported: ImportedModel, lowere
     place.mkdir(parents=True)
     (place / "program.vmfb").write_bytes(lowered.vmfb)
     points = tuple(
-        EntryPoint(
-            name=shape.name, kind="decode" if shape.tokens == 1 else "prefill", batch=shape.batch, tokens=shape.tokens
-        )
+        EntryPoint(name=shape.name, kind=shape.kind, batch=shape.batch, tokens=shape.tokens)
         for shape in imported.shapes
     )
     facts = {

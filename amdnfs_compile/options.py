@@ -9,6 +9,9 @@ from amdnfs_runtime.errors import UsageError
 
 from amdnfs_compile.quantize.scheme import GroupSize, Quantize, Scheme
 
+MOST_GUESSES = 15
+"""Most tokens that a step can check beside the one that is certain; more are hardly ever right."""
+
 
 class Dtype(StrEnum):
     """Storage type of weights, activations and cache."""
@@ -47,6 +50,9 @@ class CompileOptions:
     jobs: int = 1
     """Targets to compile at the same time."""
 
+    speculate: int = 0
+    """Most guessed tokens that a step checks for each request; 0 to 15. Each decode program then has a larger twin that
+    takes them, which makes the bundle larger. 0, the default, makes none."""
     def __post_init__(self) -> None:
         """Validates ranges.
 
@@ -74,6 +80,8 @@ class CompileOptions:
     def scheme(self) -> Scheme | None:
         """How weights are quantised; None if they are not.
 
+        if not 0 <= self.speculate <= MOST_GUESSES:
+            raise UsageError(f"speculate={self.speculate}: must be from 0 to {MOST_GUESSES}")
         Raises:
             UsageError: If the options do not go together.
         """

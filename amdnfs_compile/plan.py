@@ -95,7 +95,18 @@ class CompilePlan:
         chunks = [size for size in self.options.prefill_chunks if size <= self.context_tokens]
         shapes = [CallShape(batch=1, tokens=size) for size in chunks or self.options.prefill_chunks[:1]]
         batches = sorted({_sound_batch(target, size, self.dtype) for size in self.options.decode_batches})
-        return (*shapes, *(CallShape(batch=size, tokens=1) for size in batches))
+        shapes += [CallShape(batch=size, tokens=1) for size in batches]
+        if not self.options.speculate:
+            return tuple(shapes)
+        tokens = min(self.options.speculate + 1, self.context_tokens)
+        sound = {self._sound_verify_batch(target, batch, tokens) for batch in batches}
+        return (*shapes, *(CallShape(batch=size, tokens=tokens, is_verify=True) for size in sorted(sound)))
+
+    def _sound_verify_batch(self, target: Target, batch: int, tokens: int) -> int:
+        """`batch`, or the next with which the rows of all its tokens do not meet the defect."""
+        while _sound_batch(target, batch * tokens, self.dtype) != batch * tokens:
+            batch += 1
+        return batch
 
 
 def _sound_batch(target: Target, batch: int, dtype: str) -> int:

@@ -66,6 +66,14 @@ def _joined(values: tuple[int, ...]) -> str:
     default=str(_DEFAULTS.quantize),
     show_default=True,
     help="Storage of the weights of the decoder layers.",
+@click.option(
+    "--speculate",
+    type=int,
+    default=_DEFAULTS.speculate,
+    show_default=True,
+    metavar="K",
+    help="Also make programs that check K guessed tokens a step.",
+)
 )
 @click.option(
     "--group-size",

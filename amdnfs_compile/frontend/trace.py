@@ -26,6 +26,8 @@ class CallShape:
     """Number of requests in a call."""
     tokens: int
     """Number of new tokens a request; 1 is a decode step."""
+    is_verify: bool = False
+    """Whether what follows each of the tokens is wanted, not only the last: checks guessed tokens."""
 
     @property
     def name(self) -> str:
@@ -33,8 +35,19 @@ class CallShape:
 
         >>> CallShape(batch=1, tokens=16).name, CallShape(batch=4, tokens=1).name
         ('prefill_16', 'decode_4')
+        >>> CallShape(batch=4, tokens=5, is_verify=True).name
+        'verify_4x5'
         """
-        return f"decode_{self.batch}" if self.tokens == 1 else f"prefill_{self.tokens}"
+        if self.is_verify:
+            return f"verify_{self.batch}x{self.tokens}"
+        return f"{self.kind}_{self.batch if self.tokens == 1 else self.tokens}"
+
+    @property
+    def kind(self) -> str:
+        """What the entry point is for: `prefill`, `decode` or `verify`."""
+        if self.is_verify:
+            return "verify"
+        return "decode" if self.tokens == 1 else "prefill"
 
 
 class _Step(torch.nn.Module):
@@ -42,11 +55,14 @@ class _Step(torch.nn.Module):
 
     tokens [batch, tokens] int64, start [batch] int64, num_valid [batch] int64, table [batch, pages] int32 and one pool
     a layer go in; the greedy token [batch] int64, the logits [batch, vocab] f32 of the last valid token, and the pools
-    come out.
+    come out. A verify step gives both for all tokens: [batch, tokens] and [batch, tokens, vocab].
     """
 
-    def __init__(self, model: torch.nn.Module, caches: dict[int, LayerCache], has_own_attention: bool) -> None:
+    def __init__(
+        self, model: torch.nn.Module, caches: dict[int, LayerCache], has_own_attention: bool, is_verify: bool
+    ) -> None:
         super().__init__()
+        self._is_verify = is_verify
         self.model = model
         self._caches = caches
         self._has_own_attention = has_own_attention
@@ -70,10 +86,10 @@ class _Step(torch.nn.Module):
         num_tokens = tokens.shape[1]
         positions = start[:, None] + torch.arange(num_tokens)[None]
         # The last valid row is chosen before the output projection: a chunk costs one row of it, not `tokens` rows.
-        keep = 1 if num_tokens == 1 else num_valid - 1
+        keep = 0 if self._is_verify else 1 if num_tokens == 1 else num_valid - 1
         with session(call):
             output = self.model(input_ids=tokens, position_ids=positions, logits_to_keep=keep, **options)
-        logits = output.logits[:, -1].float()
+        logits = (output.logits if self._is_verify else output.logits[:, -1]).float()
         return (torch.argmax(logits, -1), logits, *call.pools)
 
 
@@ -101,7 +117,7 @@ def trace_call(
         pools,
     )
     dynamic = torch.export.Dim.AUTO
-    step = _Step(model, dict(enumerate(caches)), has_own_attention)
+    step = _Step(model, dict(enumerate(caches)), has_own_attention, shape.is_verify)
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
