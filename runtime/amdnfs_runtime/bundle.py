@@ -67,7 +67,7 @@ class EntryPoint:
     name: str
     """Function name in the vmfb."""
     kind: str
-    """`prefill` or `decode`."""
+    """`prefill`, `decode`, or `verify`: a decode that takes guessed tokens, too, and tells what follows each."""
     batch: int
     """Requests a call."""
     tokens: int

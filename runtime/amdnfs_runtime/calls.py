@@ -10,7 +10,7 @@ import numpy.typing as npt
 from amdnfs_runtime.bundle import Manifest, TargetEntry
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.pages import NULL_PAGE
-from amdnfs_runtime.scheduler import DecodeCall, PrefillCall
+from amdnfs_runtime.scheduler import Call, DecodeCall, PrefillCall, VerifyCall
 
 IntArray = npt.NDArray[np.int64]
 TableArray = npt.NDArray[np.int32]
@@ -59,17 +59,25 @@ class ProgramNames:
         points = target.entry_points
         self._prefill = {point.tokens: point.name for point in points if point.kind == "prefill"}
         self._decode = {point.batch: point.name for point in points if point.kind == "decode"}
+        self._verify = {point.batch: point.name for point in points if point.kind == "verify"}
+        tokens = {point.tokens for point in points if point.kind == "verify"}
         if not self._prefill or not self._decode:
             raise ArtifactError(f"{where} has no prefill or no decode entry point; compile the bundle again")
         self.prefill_sizes = tuple(sorted(self._prefill))
         self.decode_sizes = tuple(sorted(self._decode))
+        # Guesses are checked if all programs for it agree, and each decode program has one that is as large.
+        is_usable = len(tokens) == 1 and max(self._verify) >= self.decode_sizes[-1]
+        self.verify_sizes = tuple(sorted(self._verify)) if is_usable else ()
+        self.verify_tokens = max(tokens) if is_usable else 0
 
-    def name(self, call: PrefillCall | DecodeCall) -> str:
+    def name(self, call: Call) -> str:
         """The entry point of a call."""
+        if isinstance(call, VerifyCall):
+            return self._verify[call.size]
         return self._prefill[call.size] if isinstance(call, PrefillCall) else self._decode[call.size]
 
 
-def arguments_of(call: PrefillCall | DecodeCall, page_tokens: int) -> Arguments:
+def arguments_of(call: Call, page_tokens: int) -> Arguments:
     """The arguments of a call; unused rows and entries hold the null page."""
     return _prefill(call, page_tokens) if isinstance(call, PrefillCall) else _decode(call)
 
@@ -82,13 +90,17 @@ def _prefill(call: PrefillCall, page_tokens: int) -> Arguments:
     return tokens, np.array([call.begin], np.int64), np.array([call.count], np.int64), table
 
 
-def _decode(call: DecodeCall) -> Arguments:
-    num_jobs = len(call.jobs)
-    tokens, start = np.zeros((call.size, 1), np.int64), np.zeros(call.size, np.int64)
+def _decode(call: DecodeCall | VerifyCall) -> Arguments:
+    num_jobs, num_tokens = len(call.jobs), call.tokens if isinstance(call, VerifyCall) else 1
+    tokens, start = np.zeros((call.size, num_tokens), np.int64), np.zeros(call.size, np.int64)
     valid = np.zeros(call.size, np.int64)
     tokens[:num_jobs, 0] = [job.tokens[-1] for job in call.jobs]
     start[:num_jobs] = [job.num_computed for job in call.jobs]
     valid[:num_jobs] = 1
+    if isinstance(call, VerifyCall):
+        for row, guess in enumerate(call.guesses):
+            tokens[row, 1 : 1 + len(guess)] = guess
+            valid[row] += len(guess)
     rows = [job.pages.all() for job in call.jobs]
     table = np.full((call.size, max(map(len, rows))), NULL_PAGE, np.int32)
     for row, pages in enumerate(rows):

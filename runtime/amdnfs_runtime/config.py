@@ -42,6 +42,10 @@ class EngineConfig:
     prefix_cache: bool = True
     """Keep computed pages, and use them for later prompts with the same beginning."""
 
+    speculate: bool = True
+    """Guess the next tokens of texts that repeat themselves, if the bundle has programs that check guesses
+    (`amdnfs-compile --speculate K`)."""
+
     call_timeout_s: float = 120.0
     """After this time a device call counts as stuck, and the requests that wait for it fail; seconds, > 0. The default
     is far above any call on a GPU; an emulator needs more."""
@@ -59,6 +63,7 @@ class EngineConfig:
             if getattr(self, name) is not None:
                 check_int(name, getattr(self, name), least=1)
         check_bool("prefix_cache", self.prefix_cache)
+        check_bool("speculate", self.speculate)
         timeout = checked_float("call_timeout_s", self.call_timeout_s, least=0.0, most=1e9, open_below=True)
         object.__setattr__(self, "call_timeout_s", timeout)
 

@@ -25,7 +25,7 @@ from amdnfs_runtime.pages import PagePool
 from amdnfs_runtime.prefix import OnRemoved, OnStored, PrefixCache
 from amdnfs_runtime.prompts import check_prompt, check_vocabulary, encode
 from amdnfs_runtime.request import Output, SamplingParams
-from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler
+from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler, VerifyCall
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
 
 
@@ -87,6 +87,7 @@ class Engine:
         self._cache: PrefixCache | None = None
         if config.prefix_cache:
             self._cache = PrefixCache(self._pool, on_stored=on_stored, on_removed=on_removed)
+        self._guesses = config.speculate and self._names.verify_tokens > 1
         self._scheduler = Scheduler(self._pool, limits_of(self._names, config), self._cache)
         self._program = program
         self._pools = program.make_pools(manifest, num_pages)
@@ -163,7 +164,12 @@ class Engine:
         jobs = []
         for generation in request.generations:
             generation.arrived_s = now
-            job = Job(generation.prompt_token_ids, self._pool, leader if self._cache is not None else None)
+            job = Job(
+                generation.prompt_token_ids,
+                self._pool,
+                leader if self._cache is not None else None,
+                most_tokens=generation.max_positions + 1 if self._guesses else None,
+            )
             leader = leader or job
             jobs.append(job)
             self._generations[job] = generation
@@ -268,8 +274,8 @@ class Engine:
             greedy = self._program.read(greedy)
             wanted = [
                 row
-                for row, (job, token) in enumerate(zip(call.jobs, greedy.tolist(), strict=False))
-                if self._generations[job].needs_logits(token)
+                for row, (job, choice) in enumerate(zip(call.jobs, greedy.tolist(), strict=False))
+                if self._wants_logits(self._generations[job], choice)
             ]
             rows = dict(zip(wanted, self._program.read_rows(logits, wanted), strict=True)) if wanted else {}
             return greedy, rows
@@ -277,28 +283,42 @@ class Engine:
             self.health.call_began_s = None
             self.counters.count_call(call, self._clock() - began_s)
 
+    @staticmethod
+    def _wants_logits(generation: Generation, choice: int | list[int]) -> bool:
+        """Whether the logits of a row must be read; of guesses this must be known beforehand."""
+        return generation.needs_logits(choice) if isinstance(choice, int) else generation.may_need_logits
+
     def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[Output]:
-        """Gives each request of a call its next token."""
+        """Gives each request of a call its next token, or several if guesses were right."""
         now = self._clock()
         outputs = []
-        for row, (job, token) in enumerate(zip(call.jobs, greedy.tolist(), strict=False)):
+        choices = greedy.reshape(len(greedy), -1).tolist()
+        for row, job in enumerate(call.jobs):
             generation = self._generations[job]
+            guess = call.guesses[row] if isinstance(call, VerifyCall) else ()
+            logits = rows[row].reshape(len(choices[row]), -1) if row in rows else None
             try:
-                generation.accept(token, rows.get(row), now)
+                num_taken = generation.accept_run(choices[row], logits, guess, now)
             except AmdnfsError as error:
                 if isinstance(error, ArtifactError):  # others are the request's own fault
                     self.health.call_failed(str(error))
                 outputs += self._fail(job, error)
                 continue
-            job.tokens.append(generation.last_token)
-            if len(generation.token_ids) == 1:
+            job.tokens.extend(generation.token_ids[-num_taken:])
+            if len(generation.token_ids) == num_taken:
                 generation.num_cached_tokens = job.num_cached
                 self.counters.num_prompt_tokens += job.num_prompt
                 self.counters.num_cached_tokens += job.num_cached
-            self.counters.num_generated_tokens += 1
+            self.counters.num_generated_tokens += num_taken
+            if guess and job.lookup is not None:
+                job.lookup.told(num_taken - 1)
+                self.counters.num_guessed_tokens += len(guess)
+                self.counters.num_right_tokens += num_taken - 1
             if generation.finish_reason is not None:
                 self._remove(job)
                 self.counters.num_finished += 1
+            elif num_taken > 1:
+                self._scheduler.advance(job, num_taken - 1)
             outputs.append(generation.take_output())
         return outputs
 
@@ -345,6 +365,8 @@ def limits_of(names: ProgramNames, config: EngineConfig) -> Limits:
     return Limits(
         prefill_sizes=names.prefill_sizes,
         decode_sizes=names.decode_sizes,
+        verify_sizes=names.verify_sizes if config.speculate else (),
+        verify_tokens=names.verify_tokens if config.speculate else 0,
         max_running=max_running,
         max_step_tokens=config.max_step_tokens or 2 * names.prefill_sizes[-1] + max_running,
     )

@@ -90,6 +90,11 @@ class Generation:
             return True
         return greedy in self._unwanted
 
+    @property
+    def may_need_logits(self) -> bool:
+        """Whether any of the next tokens may be chosen on the host."""
+        return self._sampler.needs_logits or not self._is_free
+
     def look_ahead(self) -> None:
         """Works on the next choice while the device computes; it would be done later otherwise."""
         if self._constraint is not None and self._sampler.needs_logits:
@@ -141,6 +146,30 @@ class Generation:
         self.last_token_s = now_s
         self.token_ids.append(token)
         self._advance(token)
+
+    def accept_run(
+        self, greedy: Sequence[int], logits: npt.NDArray[np.float32] | None, guess: Sequence[int], now_s: float = 0.0
+    ) -> int:
+        """Takes the next token, and more as long as they are those that were guessed.
+
+        Args:
+            greedy: The device's choice after the last token, and after each guess.
+            logits: The logits there `[tokens, vocab]`; needed if `may_need_logits`, else for `needs_logits`.
+            guess: The guessed tokens.
+            now_s: The time.
+
+        Returns:
+            How many tokens were taken.
+
+        Raises:
+            ArtifactError: As `accept`.
+            UsageError: As `accept`.
+        """
+        for index in range(len(guess) + 1):
+            self.accept(greedy[index], None if logits is None else logits[index], now_s)
+            if self.finish_reason is not None or index == len(guess) or self.last_token != guess[index]:
+                break
+        return index + 1
 
     def take_text(self) -> str:
         """Text that has become certain since the last call."""

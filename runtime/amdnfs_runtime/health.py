@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amdnfs_runtime.scheduler import Call, DecodeCall
+from amdnfs_runtime.scheduler import Call, PrefillCall
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,6 +57,10 @@ class Counters:
     """Decode calls."""
     num_decode_rows: int = 0
     """Requests in decode calls, without padding; over the calls it is the mean batch."""
+    num_guessed_tokens: int = 0
+    """Guessed tokens that calls checked."""
+    num_right_tokens: int = 0
+    """Those of them that were right."""
     step_s: float = 0.0
     """Seconds in steps."""
     device_s: float = 0.0
@@ -65,12 +69,12 @@ class Counters:
     def count_call(self, call: Call, seconds: float) -> None:
         """Adds a device call."""
         self.device_s += seconds
-        if isinstance(call, DecodeCall):
-            self.num_decode_calls += 1
-            self.num_decode_rows += len(call.jobs)
-        else:
+        if isinstance(call, PrefillCall):
             self.num_prefill_calls += 1
             self.num_prefill_tokens += call.count
+        else:
+            self.num_decode_calls += 1
+            self.num_decode_rows += len(call.jobs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -24,6 +24,7 @@ from operator import attrgetter
 
 from amdnfs_runtime.pages import InternalError, PagePool, RequestPages
 from amdnfs_runtime.prefix import PageHashes, PrefixCache
+from amdnfs_runtime.speculation import PromptLookup
 
 _ORDER = attrgetter("order")
 
@@ -45,6 +46,8 @@ class Job:
     __slots__ = (
         "hashes",
         "leader",
+        "lookup",
+        "most_tokens",
         "num_cached",
         "num_computed",
         "num_prompt",
@@ -55,13 +58,16 @@ class Job:
         "tokens",
     )
 
-    def __init__(self, prompt: Sequence[int], pool: PagePool, leader: Job | None = None) -> None:
+    def __init__(
+        self, prompt: Sequence[int], pool: PagePool, leader: Job | None = None, *, most_tokens: int | None = None
+    ) -> None:
         """Prepares a job; takes no pages.
 
         Args:
             prompt: Its tokens; at least one.
             pool: Where its pages come from.
             leader: Another job with the same prompt, which computes it for both.
+            most_tokens: Most tokens that prompt and text can have; if given, its next tokens are guessed.
         """
         self.order = -1
         self.tokens = list(prompt)
@@ -72,6 +78,8 @@ class Job:
         self.pages = RequestPages(pool)
         self.hashes = PageHashes(self.tokens, pool.page_tokens)
         self.leader = leader
+        self.most_tokens = most_tokens or 0
+        self.lookup = None if most_tokens is None else PromptLookup(self.tokens)
         self.state = JobState.WAITING
 
     @property
@@ -120,7 +128,21 @@ class DecodeCall:
     """Requests that the program takes; >= the number of jobs."""
 
 
-Call = PrefillCall | DecodeCall
+@dataclass(frozen=True, slots=True)
+class VerifyCall:
+    """The last token of several requests, and guesses of what follows."""
+
+    jobs: tuple[Job, ...]
+    """Whose; at least one."""
+    guesses: tuple[tuple[int, ...], ...]
+    """Guessed tokens of each; perhaps none."""
+    size: int
+    """Requests that the program takes; >= the number of jobs."""
+    tokens: int
+    """Tokens of each request that the program takes; more than the longest guess."""
+
+
+Call = PrefillCall | DecodeCall | VerifyCall
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +153,10 @@ class Limits:
     """Tokens of the prefill programs, ascending."""
     decode_sizes: tuple[int, ...]
     """Requests of the decode programs, ascending."""
+    verify_sizes: tuple[int, ...] = ()
+    """Requests of the verify programs, ascending."""
+    verify_tokens: int = 0
+    """Tokens of each request that the verify programs take; 0 if there are none."""
     max_running: int
     """Most requests that hold pages."""
     max_step_tokens: int
@@ -199,14 +225,18 @@ class Scheduler:
         return [*self._decodes(), *prefills]
 
     def complete(self, call: Call) -> None:
-        """Notes that a call worked: the keys and values of its tokens are in the pool."""
+        """Notes that a call worked: the keys and values of its tokens are in the pool. Guesses count with `advance`."""
         count = call.count if isinstance(call, PrefillCall) else 1
         for job in call.jobs:
-            job.num_computed += count
-            num_full = job.num_computed // self._pool.page_tokens
-            if self._cache is not None and num_full > job.num_stored:
-                self._cache.store(job.hashes, job.pages.pages, job.num_stored, num_full)
-                job.num_stored = num_full
+            self.advance(job, count)
+
+    def advance(self, job: Job, count: int) -> None:
+        """Notes that the keys and values of `count` more tokens of a running job are in the pool."""
+        job.num_computed += count
+        num_full = job.num_computed // self._pool.page_tokens
+        if self._cache is not None and num_full > job.num_stored:
+            self._cache.store(job.hashes, job.pages.pages, job.num_stored, num_full)
+            job.num_stored = num_full
 
     def check_integrity(self) -> None:
         """Checks what must hold between steps; for tests, as it is O(jobs and pages).
@@ -308,15 +338,32 @@ class Scheduler:
         fitting = [size for size in self._limits.prefill_sizes if size <= budget]
         return next((size for size in fitting if size >= num_left), fitting[-1] if fitting else None)
 
-    def _decodes(self) -> list[DecodeCall]:
+    def _decodes(self) -> list[DecodeCall | VerifyCall]:
         """All running requests of which the last token is left, in as few calls as the programs allow."""
         jobs = [job for job in self._running if job.num_left == 1]
-        sizes = self._limits.decode_sizes
-        calls = []
+        sizes, tokens = self._limits.decode_sizes, self._limits.verify_tokens
+        calls: list[DecodeCall | VerifyCall] = []
         for begin in range(0, len(jobs), sizes[-1]):
             part = tuple(jobs[begin : begin + sizes[-1]])
-            calls.append(DecodeCall(part, next(size for size in sizes if size >= len(part))))
+            guesses = tuple(self._guess(job) for job in part) if tokens else ()
+            if any(guesses):
+                size = next(size for size in self._limits.verify_sizes if size >= len(part))
+                calls.append(VerifyCall(part, guesses, size, tokens))
+            else:
+                calls.append(DecodeCall(part, next(size for size in sizes if size >= len(part))))
         return calls
+
+    def _guess(self, job: Job) -> tuple[int, ...]:
+        """Guessed tokens of a job; no more than it can still generate, and than there is room for without pressing."""
+        if job.lookup is None:
+            return ()
+        num_tokens, pages = len(job.tokens), job.pages
+        most = min(self._limits.verify_tokens, job.most_tokens - num_tokens) - 1
+        num_spare = max(0, self._pool.num_free - len(self._running))
+        most = min(most, (len(pages.pages) + num_spare) * self._pool.page_tokens - num_tokens)
+        guess = job.lookup.guess(most)
+        pages.ensure(num_tokens + len(guess))
+        return tuple(guess)
 
     def _take_out(self, job: Job) -> None:
         jobs = self._running if job.state is JobState.RUNNING else self._waiting

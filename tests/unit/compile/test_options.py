@@ -17,6 +17,8 @@ from amdnfs_compile import CompileOptions, Dtype
         ({"prefill_chunks": ()}, "prefill_chunks=: give growing sizes from 2 to 8192"),
         ({"prefill_chunks": (1, 16)}, "prefill_chunks=1,16: give growing sizes from 2 to 8192"),
         ({"prefill_chunks": (16, 16)}, "prefill_chunks=16,16: give growing sizes from 2 to 8192"),
+        ({"speculate": 16}, "speculate=16: must be from 0 to 15"),
+        ({"speculate": -1}, "speculate=-1: must be from 0 to 15"),
         ({"decode_batches": (4, 1)}, "decode_batches=4,1: give growing sizes from 1 to 1024"),
         ({"decode_batches": (0,)}, "decode_batches=0: give growing sizes from 1 to 1024"),
         ({"context_tokens": 0}, "context_tokens=0: must be at least 1"),

@@ -60,6 +60,15 @@ def test_chunks_longer_than_the_context_are_left_out_but_one(twin: Path) -> None
     assert [shape.name for shape in found.shapes(found.targets[0])] == ["prefill_16", "decode_1"]
 
 
+def test_each_decode_program_has_a_twin_that_checks_guesses(fresh_twin: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("amdnfs_compile.plan.has_triton", lambda: False)
+    found = plan(fresh_twin, "cpu", "gfx90a", dtype=Dtype.F16, decode_batches=(1, 4), speculate=3)
+    names = [[shape.name for shape in found.shapes(target) if shape.is_verify] for target in found.targets]
+    # Without kernels 4 rows meet a defect of gfx90a; 12 rows, of 3 requests, do not.
+    assert names == [["verify_1x4", "verify_4x4"], ["verify_3x4", "verify_16x4"]]
+    assert {shape.kind for shape in found.shapes(found.targets[0])} == {"prefill", "decode", "verify"}
+
+
 @pytest.mark.parametrize(("has_kernels", "batches"), [(True, [1, 4, 8]), (False, [1, 16])])
 def test_without_kernels_decode_batches_step_over_the_shapes_a_target_cannot_compile(
     has_kernels: bool, batches: list[int], fresh_twin: Path, monkeypatch: pytest.MonkeyPatch

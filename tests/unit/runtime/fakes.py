@@ -24,10 +24,19 @@ EOS = 0
 
 
 def make_manifest(
-    prefill: Sequence[int] = (4, 16), decode: Sequence[int] = (1, 4), context: int = 64, vocab: int = VOCAB
+    prefill: Sequence[int] = (4, 16),
+    decode: Sequence[int] = (1, 4),
+    context: int = 64,
+    vocab: int = VOCAB,
+    verify_tokens: int = 0,
 ) -> Manifest:
     points = [EntryPoint(name=f"prefill_{size}", kind="prefill", batch=1, tokens=size) for size in prefill]
     points += [EntryPoint(name=f"decode_{size}", kind="decode", batch=size, tokens=1) for size in decode]
+    if verify_tokens:
+        points += [
+            EntryPoint(name=f"verify_{size}x{verify_tokens}", kind="verify", batch=size, tokens=verify_tokens)
+            for size in decode
+        ]
     target = TargetEntry(kind="cpu", gfx=None, program="p", facts="f", entry_points=tuple(points), cpu_features=())
     return Manifest(
         model=ModelEntry(
@@ -74,7 +83,8 @@ class PagedProgram:
         assert (tokens.dtype, start.dtype, num_valid.dtype, table.dtype) == (np.int64, np.int64, np.int64, np.int32)
         (pool,) = pools
         size = self.manifest.page_tokens
-        logits = np.zeros((point.batch, self.manifest.model.vocab_size), np.float32)
+        num_told = point.tokens if point.kind == "verify" else 1
+        logits = np.zeros((point.batch, num_told, self.manifest.model.vocab_size), np.float32)
         written: list[tuple[int, int]] = []
         for row in range(point.batch):
             begin, count = int(start[row]), int(num_valid[row])
@@ -89,12 +99,18 @@ class PagedProgram:
                 continue
             context = [pool[table[row, position // size], position % size] for position in range(begin + count)]
             assert min(context) >= 0, "a position that nobody wrote is read"
-            logits[row] = logits_of(context, logits.shape[1])
+            if point.kind == "verify":
+                for index in range(count):
+                    logits[row, index] = logits_of(context[: begin + index + 1], logits.shape[2])
+            else:
+                logits[row] = logits_of(context, logits.shape[2])
+        if point.kind != "verify":
+            logits = logits[:, 0]
         assert len(set(written)) == len(written), "two requests write to one place"
-        return logits.argmax(axis=1), logits, [pool]
+        return logits.argmax(axis=-1), logits, [pool]
 
     def read(self, array: Any) -> np.ndarray:
-        assert array.ndim == 1, "the host reads all logits"
+        assert array.dtype == np.int64, "the host reads all logits"
         return np.asarray(array)
 
     def read_rows(self, array: Any, rows: Sequence[int]) -> np.ndarray:
