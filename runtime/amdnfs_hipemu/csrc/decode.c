@@ -150,6 +150,18 @@ static void resolve_targets(Kernel *kernel) {
   }
 }
 
+static void find_used_registers(Kernel *kernel) {
+  kernel->used_vgprs = 3;  // the work-item's ids
+  for (u32 i = 0; i < kernel->num_insts; i++) {
+    for (u32 k = 0; k < kernel->insts[i].num_uses; k++) {
+      RegisterUse use = kernel->insts[i].uses[k];
+      u32 end = use.first + use.count;
+      if (use.first < 256 && end > kernel->used_vgprs) kernel->used_vgprs = end;
+      if (use.first >= 256 && use.first < USE_SGPR && end - 256 > kernel->used_accs) kernel->used_accs = end - 256;
+    }
+  }
+}
+
 bool decode_kernel(Kernel *kernel, char *message, size_t message_bytes) {
   u32 num_words = kernel->code_bytes / 4;
   kernel->insts = calloc(num_words + 1, sizeof(Inst));
@@ -176,6 +188,7 @@ bool decode_kernel(Kernel *kernel, char *message, size_t message_bytes) {
     at += d.num_words;
   }
   resolve_targets(kernel);
+  find_used_registers(kernel);
   return true;
 }
 

@@ -248,8 +248,7 @@ void decode_lds(Decoder *d) {
     else inst->dst = vector_register(destination, count);
     if (inst->semantics == &LDS_ADDTID) inst->src[0].kind = OPERAND_NONE;
   } else {  // permutes and swizzles
-    inst->src[1] = vector_register(data0, 1);
-    if (strstr(inst->name, "swizzle")) inst->src[1].kind = OPERAND_NONE;
-    inst->dst = vector_register(destination, registers_of(inst->semantics->out));
+    if (inst->semantics->in[1]) inst->src[1] = vector_register(data0, 1);
+    if (inst->semantics->out) inst->dst = vector_register(destination, registers_of(inst->semantics->out));
   }
 }

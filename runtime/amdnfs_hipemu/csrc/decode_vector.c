@@ -210,7 +210,7 @@ static void read_matrix(Decoder *d, int base) {
   Inst *inst = d->inst;
   for (int k = 0; k < 3; k++) {
     inst->src[k] = source_operand(d, bits_at(d, base + 32 + 9 * k, 9), TYPE_B32);
-    bool is_acc = k < 2 ? bits_at(d, base + 59 + k, 1) : bits_at(d, base + 15, 1);
+    bool is_acc = k < 2 ? bits_at(d, base + 59 + k, 1) : bits_at(d, base + 15, 1) && !strstr(inst->name, "smfmac");
     if (is_acc && inst->src[k].kind == OPERAND_VGPR) inst->src[k].reg += 256;
   }
   inst->dst = vector_register(bits_at(d, base, 8) + (bits_at(d, base + 15, 1) ? 256 : 0), 1);
@@ -218,7 +218,7 @@ static void read_matrix(Decoder *d, int base) {
   inst->blgp = (u8)bits_at(d, base + 61, 3);
 }
 
-// Registers of a lane that hold each operand of a matrix instruction; detail is set up in matrix_shape.c.
+// Registers of a lane that hold each operand of a matrix instruction; see matrix.c.
 void matrix_registers(Inst *inst, u32 lanes);
 
 static void decode_vop3p(Decoder *d) {
@@ -247,7 +247,10 @@ static void decode_vop3p(Decoder *d) {
   inst->clamp = bits_at(d, 15, 1);
   inst->dst = vector_register(bits_at(d, 0, 8), registers_of(semantics->out));
   inst->dst.type = semantics->out;
-  if (!strncmp(inst->name, "v_wmma", 6)) matrix_registers(inst, d->kernel->lanes);
+  if (!strncmp(inst->name, "v_wmma", 6)) {
+    inst->abid = d->family == GFX11;
+    matrix_registers(inst, d->kernel->lanes);
+  }
   if (d->family >= GFX11) apply_dpp(d, code, 2);
 }
 

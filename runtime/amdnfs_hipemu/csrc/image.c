@@ -90,7 +90,6 @@ static bool read_descriptor(Loader *loader, Kernel *kernel, u64 address) {
   kernel->entry = (u32)entry;
   bool is_wave32 = kernel->properties >> 10 & 1;
   kernel->lanes = module->chip->family != GFX9 && is_wave32 ? 32 : 64;
-  kernel->num_vgprs = module->chip->family == GFX9 ? MAX_VGPRS : 256;
   return true;
 }
 

@@ -174,7 +174,7 @@ typedef struct {
   u32 properties;               // kernel_code_properties
   u32 preload;                  // kernarg_preload: length in dwords in bits 6:0, offset in 15:7
   u32 lanes;                    // of a wave
-  u32 num_vgprs;                // that a wave gets, accumulation registers included
+  u32 used_vgprs, used_accs;    // one more than the highest vector and accumulation register that the code names
   Inst *insts;
   u32 num_insts;
   u32 *inst_of_pc;              // by (pc - entry) / 4; UINT32_MAX: no instruction begins there
