@@ -84,11 +84,10 @@ def _serve(bundle: Path, target: str | None, config: ServerConfig, engine_config
     try:
         from amdnfs_runtime.server import listen, logs, service
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] in _EXTRA:
-            raise UsageError(
-                f"this command needs {error.name}; install it with: pip install 'amdnfs[serve]'"
-            ) from error
-        raise
+        name = (error.name or "").split(".")[0]
+        if name not in _EXTRA:
+            raise
+        raise UsageError(f"this command needs {name}; install it with: pip install 'amdnfs[serve]'") from error
     from amdnfs_runtime.async_engine import AsyncEngine
     from amdnfs_runtime.chat_template import read_template_source
     from amdnfs_runtime.llm import load_engine

@@ -53,7 +53,10 @@ class TemplateRenderer:
         workers = [_Worker(self._source, self._timeout_s) for _ in range(_NUM_WORKERS)]
         for worker in workers:
             self._idle.put_nowait(worker)
-        await asyncio.gather(*(worker.start() for worker in workers))
+        # All of them come to an end before an error of one is told: none is left behind.
+        for failure in await asyncio.gather(*(worker.start() for worker in workers), return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     async def close(self) -> None:
         """Ends the workers."""
