@@ -27,6 +27,7 @@ from amdnfs_runtime.server.fields import (
 )
 from amdnfs_runtime.server.gate import Gate
 from amdnfs_runtime.server.info import Info
+from amdnfs_runtime.server.page.routes import Page
 from amdnfs_runtime.server.responses import answer_response
 from amdnfs_runtime.server.responses_fields import ResponseFields
 from amdnfs_runtime.server.service import Service
@@ -64,7 +65,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
 
 
 def _routes(service: Service) -> list[BaseRoute]:
-    info = Info(service)
+    info, page = Info(service), Page(service)
 
     def post(path: str, fields: type[_F], handler: Handler[_F], *, generates: bool = False) -> Route:
         return Route(path, Endpoint(service, fields, handler, generates=generates), methods=["POST"])
@@ -84,5 +85,7 @@ def _routes(service: Service) -> list[BaseRoute]:
         Route("/v2/health/live", info.kserve_live),
         Route("/v2/health/ready", info.kserve_ready),
         Route("/metrics", info.metrics),
+        Route("/metrics.json", page.numbers),
         Route("/openapi.json", info.openapi),
+        Route("/", page.index),
     ]

@@ -96,6 +96,7 @@ _GETS = {
     "/v2/health/live": ("KServe's form of /health/live.", "application/json", ("200", "503")),
     "/v2/health/ready": ("KServe's form of /health/ready.", "application/json", ("200", "503")),
     "/metrics": ("Numbers for Prometheus.", "text/plain", ("200", "401")),
+    "/metrics.json": ("What the page at / shows.", "application/json", ("200", "401")),
     "/openapi.json": ("This document.", "application/json", ("200", "401", "429")),
 }
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
