@@ -131,7 +131,7 @@ def make_manifest(
             digest=digest,
         ),
         page_tokens=plan.options.page_tokens,
-        cache_dtype=plan.dtype,
+        cache_dtype=plan.cache_dtype,
         layers=tuple(
             LayerCacheEntry(kind="paged", kv_heads=cache.kv_heads, head_dim=cache.head_dim, window=cache.window)
             for cache in plan.skeleton.caches

@@ -82,7 +82,7 @@ def model_digest(plan: CompilePlan) -> str:
         for name in TOKENIZER_FILES
         if (plan.checkpoint.folder / name).is_file()
     }
-    geometry = [plan.dtype, plan.quantization, plan.options.page_tokens, plan.context_tokens]
+    geometry = [plan.dtype, plan.cache_dtype, plan.quantization, plan.options.page_tokens, plan.context_tokens]
     return _digest_of([config, weights, tokenizer, geometry])
 
 

@@ -22,6 +22,13 @@ class Dtype(StrEnum):
     BF16 = "bf16"
 
 
+class KvCacheDtype(StrEnum):
+    """Storage type of keys and values."""
+
+    AUTO = "auto"
+    FP8 = "fp8"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompileOptions:
     """Options of a compile; the command line takes its defaults from here."""
@@ -34,6 +41,8 @@ class CompileOptions:
     """Which elements of a quantised weight share a scale; `auto` takes the default of `quantize`."""
     zero_points: bool = False
     """Whether quantised weights have zero points."""
+    kv_cache_dtype: KvCacheDtype = KvCacheDtype.AUTO
+    """Storage type of keys and values: that of the activations, or e4m3 in the target's flavour, with scales of 1."""
     page_tokens: int = 16
     """Tokens of a KV page: 16, 32 or 64."""
     prefill_chunks: tuple[int, ...] = (16, 128)
@@ -41,6 +50,9 @@ class CompileOptions:
     holds it."""
     decode_batches: tuple[int, ...] = (1, 8)
     """Batch sizes of decode programs. A smaller batch is padded to the smallest that holds it."""
+    speculate: int = 0
+    """Most guessed tokens that a step checks for each request; 0 to 15. Each decode program then has a larger twin that
+    takes them, which makes the bundle larger. 0, the default, makes none."""
     context_tokens: int | None = None
     """Longest prompt plus text; by default the model's own limit."""
     revision: str | None = None
@@ -50,9 +62,6 @@ class CompileOptions:
     jobs: int = 1
     """Targets to compile at the same time."""
 
-    speculate: int = 0
-    """Most guessed tokens that a step checks for each request; 0 to 15. Each decode program then has a larger twin that
-    takes them, which makes the bundle larger. 0, the default, makes none."""
     def __post_init__(self) -> None:
         """Validates ranges.
 
@@ -71,6 +80,8 @@ class CompileOptions:
         ):
             if not sizes or list(sizes) != sorted(set(sizes)) or not all(least <= size <= most for size in sizes):
                 raise UsageError(f"{name}={','.join(map(str, sizes))}: give growing sizes from {least} to {most}")
+        if not 0 <= self.speculate <= MOST_GUESSES:
+            raise UsageError(f"speculate={self.speculate}: must be from 0 to {MOST_GUESSES}")
         if self.context_tokens is not None and self.context_tokens < 1:
             raise UsageError(f"context_tokens={self.context_tokens}: must be at least 1")
         if self.jobs < 1:
@@ -80,8 +91,6 @@ class CompileOptions:
     def scheme(self) -> Scheme | None:
         """How weights are quantised; None if they are not.
 
-        if not 0 <= self.speculate <= MOST_GUESSES:
-            raise UsageError(f"speculate={self.speculate}: must be from 0 to {MOST_GUESSES}")
         Raises:
             UsageError: If the options do not go together.
         """

@@ -37,7 +37,7 @@ from amdnfs_passes.verify.verify_causal_gathers import VerifyCausalGathersPass
 from amdnfs_passes.verify.verify_pool_in_place import VerifyPoolInPlacePass
 from amdnfs_runtime.errors import ModelError, PassFailed
 from amdnfs_targets.detect import cpu_features
-from amdnfs_targets.target import Target, TargetKind
+from amdnfs_targets.target import Fp8Format, Target, TargetKind
 
 TORCH_PHASE, FLOW_PHASE, STREAM_PHASE = "torch", "flow", "stream"
 
@@ -66,9 +66,9 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                 VerifyCausalGathersPass(),
                 *_kernels(target),
                 LowerRotaryPass(),
-                LowerKvWritePass(),
+                LowerKvWritePass(fp8=cache_format(target)),
                 LowerKvGatherPass(),
-                LowerPagedAttentionPass(split_softmax=has_unknown_waves),
+                LowerPagedAttentionPass(split_softmax=has_unknown_waves, fp8=cache_format(target)),
                 LowerAttentionPass(split_softmax=has_unknown_waves),
                 _lower_quantized_linear(target),
                 LowerLinearPass(),
@@ -95,6 +95,11 @@ def takes_kernels(target: Target) -> bool:
     return is_gpu and bool(target.matrix_ops) and target.wave_size is not None
 
 
+def cache_format(target: Target) -> Fp8Format:
+    """The fp8 of a cache on `target`, where it has one."""
+    return target.fp8_format or Fp8Format.E4M3FN
+
+
 def _kernels(target: Target) -> tuple[ModulePass, ...]:
     """The passes that dispatch to kernels of our own."""
     if not takes_kernels(target):
@@ -106,7 +111,12 @@ def _kernels(target: Target) -> tuple[ModulePass, ...]:
         "lds_bytes": target.lds_bytes or 0,
         "num_compute_units": target.num_compute_units or 0,
     }
-    return (DispatchKvWritePass(**facts), DispatchPagedAttentionPass(**facts), DispatchLinearPass(**facts))
+    fp8 = cache_format(target)
+    return (
+        DispatchKvWritePass(fp8=fp8, **facts),
+        DispatchPagedAttentionPass(fp8=fp8, **facts),
+        DispatchLinearPass(**facts),
+    )
 
 
 def _lower_quantized_linear(target: Target) -> LowerQuantizedLinearPass:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from amdnfs_passes.kernels.provider import TRITON_VERSION, has_triton
 from amdnfs_runtime.errors import ModelError, UsageError
 from amdnfs_targets.quantized_layout import QuantizedLayout, ScaleType
@@ -17,7 +18,7 @@ from amdnfs_compile.frontend.huggingface import bind_parameters, inspect_checkpo
 from amdnfs_compile.frontend.positions import context_limit
 from amdnfs_compile.frontend.skeleton import Skeleton
 from amdnfs_compile.frontend.trace import CallShape
-from amdnfs_compile.options import CompileOptions, Dtype
+from amdnfs_compile.options import CompileOptions, Dtype, KvCacheDtype
 from amdnfs_compile.pipeline import takes_kernels
 from amdnfs_compile.quantize.archive import QuantizedWeights
 from amdnfs_compile.quantize.linears import require_divisible
@@ -48,6 +49,11 @@ class CompilePlan:
         """How quantised weights are stored, fp8 in the OCP flavour; None if there are none."""
         scheme = self.options.scheme
         return None if scheme is None else scheme.layout(ScaleType(self.dtype))
+
+    @property
+    def cache_dtype(self) -> str:
+        """Element type of the pools, as the manifest spells it."""
+        return self.dtype if self.options.kv_cache_dtype is KvCacheDtype.AUTO else str(self.options.kv_cache_dtype)
 
     @property
     def quantization(self) -> str:
@@ -146,6 +152,9 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
     skeleton = inspect_checkpoint(checkpoint, dtype)
     bind_parameters(checkpoint, skeleton)  # likewise
     _check_quantization(skeleton, resolved, dtype, options)
+    if options.kv_cache_dtype is KvCacheDtype.FP8:
+        _check_fp8_cache(skeleton, resolved)
+        skeleton = replace(skeleton, cache_dtype=torch.int8)
     limit = context_limit(checkpoint.config.get_text_config())
     context = options.context_tokens or limit
     if not context:
@@ -182,6 +191,25 @@ def _check_quantization(skeleton: Skeleton, targets: tuple[Target, ...], dtype: 
             "use --quantize none"
         )
     require_divisible(skeleton.linears, scheme.layout(ScaleType(dtype)))
+
+
+def _check_fp8_cache(skeleton: Skeleton, targets: tuple[Target, ...]) -> None:
+    """Refuses targets without fp8, but for the CPU, which emulates it, and models that gather keys in their own code.
+
+    Raises:
+        UsageError: Naming the target.
+        ModelError: Naming the family.
+    """
+    for target in targets:
+        if target.fp8_format is None and target.kind is not TargetKind.CPU:
+            raise UsageError(
+                f"--kv-cache-dtype fp8: {target.name} has no fp8; use --kv-cache-dtype auto, or leave out {target.name}"
+            )
+    if skeleton.has_own_attention:
+        raise ModelError(
+            f"{skeleton.config.model_type}: its attention code reads keys and values itself, in the type of its "
+            "activations; use --kv-cache-dtype auto"
+        )
 
 
 def _refuse_rope(checkpoint: Checkpoint) -> None:

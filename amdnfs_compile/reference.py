@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,19 @@ import numpy.typing as npt
 import torch
 from amdnfs_runtime.bundle import Manifest
 from amdnfs_runtime.errors import ModelError
+from amdnfs_targets.registry import TARGETS
+from amdnfs_targets.target import Fp8Format
 from transformers import AutoModelForCausalLM
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
 from amdnfs_compile.frontend.checkpoint import open_checkpoint
 from amdnfs_compile.frontend.huggingface import TORCH_DTYPES
 from amdnfs_compile.quantize.reference import load_stored_weights
+
+_ROUNDED_CACHE = "amdnfs_rounded_cache"
+_FP8 = {Fp8Format.E4M3FN: (torch.float8_e4m3fn, 448.0), Fp8Format.E4M3FNUZ: (torch.float8_e4m3fnuz, 240.0)}
 
 
 def check_model(model: Path, manifest: Manifest) -> None:
@@ -39,9 +47,16 @@ def check_model(model: Path, manifest: Manifest) -> None:
 
 
 def reference_logits(
-    model: Path, bundle: Path, manifest: Manifest, texts: npt.NDArray[np.int64]
+    model: Path, bundle: Path, manifest: Manifest, texts: npt.NDArray[np.int64], target: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Logits `[texts, tokens, vocab]` of whole texts: of the model, and of the weights as the bundle stores them.
+    """Logits `[texts, tokens, vocab]` of whole texts: of the model, and of it as the bundle stores weights and cache.
+
+    Args:
+        model: Its folder.
+        bundle: The bundle.
+        manifest: Its manifest.
+        texts: Token ids `[texts, tokens]`.
+        target: Name of the target whose flavour of fp8 the cache has.
 
     Raises:
         ModelError: If transformers cannot load the model.
@@ -56,10 +71,31 @@ def reference_logits(
         raise ModelError(f"{model}: transformers cannot load this model: {reason}") from error
     reference = reference.eval().float()
     original = _logits(reference, texts)
-    if manifest.model.quantization == "none":
+    if manifest.model.quantization == "none" and manifest.cache_dtype != "fp8":
         return original, original
-    load_stored_weights(reference, bundle, manifest)
+    if manifest.model.quantization != "none":
+        load_stored_weights(reference, bundle, manifest)
+    if manifest.cache_dtype == "fp8":
+        _round_cache(reference, TARGETS[target].fp8_format or Fp8Format.E4M3FN)
     return original, _logits(reference, texts)
+
+
+def _round_cache(model: Any, fp8: Fp8Format) -> None:
+    """Makes a model round keys and values to fp8, with torch's own conversion, before its own attention reads them."""
+    kind, largest = _FP8[fp8]
+
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        return values.clamp(-largest, largest).to(kind).to(values.dtype)
+
+    def attend(
+        module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: Any, **options: Any
+    ) -> Any:
+        eager = sys.modules[type(module).__module__].eager_attention_forward
+        return eager(module, query, rounded(key), rounded(value), mask, **options)
+
+    ALL_ATTENTION_FUNCTIONS.register(_ROUNDED_CACHE, attend)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(_ROUNDED_CACHE, ALL_MASK_ATTENTION_FUNCTIONS["eager"])
+    model.set_attn_implementation(_ROUNDED_CACHE)
 
 
 @contextmanager

@@ -32,8 +32,9 @@ a layer, and each rounding is 2^-12 or 2^-9 of the value.
 """
 
 ROUNDED_TOLERANCE = {"f32": 4e-2, "f16": 1.5e-1, "bf16": 3e-1}
-"""The same where activations are rounded to int8: a difference in the last bit of an activation can move it to the next
-of 255 steps. In f32 that happens to few, and most errors are below 1e-5; in 16 bits it happens to many in each layer.
+"""The same where activations, or keys and values, are rounded to 8 bits: a difference in the last bit of an activation
+can move it to the next of 255 steps. In f32 that happens to few, and most errors are below 1e-5; in 16 bits it happens
+to many in each layer.
 """
 
 TRANSFORMERS, CPU = "transformers", "cpu"
@@ -102,7 +103,7 @@ def verify_bundle(
     tolerance = tolerance_of(manifest)
     reference = None
     if model is not None:
-        original, reference = _reference(model, bundle, manifest, texts)
+        original, reference = _reference(model, bundle, manifest, texts, name)
         if original is not reference:
             checks.append(_compare(DISTANCE, TRANSFORMERS, reference, original, math.inf))
     observed = _observe(bundle, manifest, name, texts, emulation)
@@ -141,7 +142,7 @@ def target_to_run(manifest: Manifest, wanted: str | None, *, is_emulated: bool) 
 
 def tolerance_of(manifest: Manifest) -> float:
     """Largest allowed difference of logits, as a share of the largest reference logit."""
-    if manifest.model.quantization.endswith(Activations.ROW_I8):
+    if manifest.model.quantization.endswith(Activations.ROW_I8) or manifest.cache_dtype == "fp8":
         return ROUNDED_TOLERANCE[manifest.model.dtype]
     return TOLERANCE[manifest.model.dtype]
 
@@ -182,13 +183,13 @@ def open_steps(
 
 
 def _reference(
-    model: Path, bundle: Path, manifest: Manifest, texts: npt.NDArray[np.int64]
+    model: Path, bundle: Path, manifest: Manifest, texts: npt.NDArray[np.int64], target: str
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     # torch and transformers: only where they are asked for
     from amdnfs_compile.reference import check_model, reference_logits
 
     check_model(model, manifest)
-    return reference_logits(model, bundle, manifest, texts)
+    return reference_logits(model, bundle, manifest, texts, target)
 
 
 def _observe(

@@ -12,7 +12,7 @@ import click
 from amdnfs_runtime.errors import UsageError
 
 from amdnfs_compile.cli.show import describe_bundle
-from amdnfs_compile.options import CompileOptions, Dtype
+from amdnfs_compile.options import CompileOptions, Dtype, KvCacheDtype
 from amdnfs_compile.quantize.scheme import GroupSize, Quantize
 
 _DEFAULTS = CompileOptions()
@@ -44,6 +44,13 @@ def _joined(values: tuple[int, ...]) -> str:
     show_default=True,
     help="Storage type of weights and cache.",
 )
+@click.option(
+    "--kv-cache-dtype",
+    type=click.Choice([str(item) for item in KvCacheDtype]),
+    default=str(_DEFAULTS.kv_cache_dtype),
+    show_default=True,
+    help="Storage type of keys and values [auto: as --dtype].",
+)
 @click.option("--page-tokens", type=int, default=_DEFAULTS.page_tokens, show_default=True, help="Tokens of a KV page.")
 @click.option(
     "--prefill-chunks",
@@ -59,13 +66,6 @@ def _joined(values: tuple[int, ...]) -> str:
     callback=_sizes,
     help="Batch sizes of decode programs.",
 )
-@click.option("--context", "context_tokens", type=int, help="Longest prompt plus text [default: the model's limit].")
-@click.option(
-    "--quantize",
-    type=click.Choice([str(item) for item in Quantize]),
-    default=str(_DEFAULTS.quantize),
-    show_default=True,
-    help="Storage of the weights of the decoder layers.",
 @click.option(
     "--speculate",
     type=int,
@@ -74,6 +74,13 @@ def _joined(values: tuple[int, ...]) -> str:
     metavar="K",
     help="Also make programs that check K guessed tokens a step.",
 )
+@click.option("--context", "context_tokens", type=int, help="Longest prompt plus text [default: the model's limit].")
+@click.option(
+    "--quantize",
+    type=click.Choice([str(item) for item in Quantize]),
+    default=str(_DEFAULTS.quantize),
+    show_default=True,
+    help="Storage of the weights of the decoder layers.",
 )
 @click.option(
     "--group-size",
@@ -99,6 +106,7 @@ def compile_command(
     as_json: bool,
     dtype: str,
     group_size: str,
+    kv_cache_dtype: str,
     **choices: Any,
 ) -> None:
     """Compile MODEL (a folder or a hub id) into a bundle for one or more targets.
@@ -108,7 +116,11 @@ def compile_command(
     if not targets:
         raise UsageError("no target given; name at least one, e.g. --target gfx942 (amdnfs targets lists them)")
     options = CompileOptions(
-        dtype=Dtype(dtype), quantize=Quantize(quantize), group_size=GroupSize(group_size), **choices
+        dtype=Dtype(dtype),
+        quantize=Quantize(quantize),
+        group_size=GroupSize(group_size),
+        kv_cache_dtype=KvCacheDtype(kv_cache_dtype),
+        **choices,
     )
     from amdnfs_compile import compiler, identity
     from amdnfs_compile.plan import plan_compile
@@ -166,6 +178,7 @@ def _print_plan(plan: Any, keys: dict[str, str] | None) -> None:
         "model": plan.checkpoint.name,
         "model_type": plan.checkpoint.config.model_type,
         "dtype": plan.dtype,
+        "cache_dtype": plan.cache_dtype,
         "quantization": plan.quantization,
         "context_tokens": plan.context_tokens,
         "layers": plan.skeleton.num_layers,

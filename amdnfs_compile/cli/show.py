@@ -36,6 +36,7 @@ def describe_bundle(path: Path) -> dict[str, Any]:
             "digest": manifest.model.digest,
         },
         "cache": {
+            "dtype": manifest.cache_dtype,
             "page_tokens": manifest.page_tokens,
             "page_bytes": manifest.page_bytes,
             "num_layers": len(manifest.layers),
@@ -77,7 +78,7 @@ def inspect_command(bundle: Path, check: bool, as_json: bool) -> None:
         click.echo(f"  decoder layers quantised: {describe_layout(model['quantization'])} ({model['quantization']})")
     click.echo(f"  context {model['context_tokens']} tokens, vocabulary {model['vocab_size']}")
     click.echo(
-        f"  cache: {cache['num_layers']} layers, pages of {cache['page_tokens']} tokens, "
+        f"  cache: {cache['num_layers']} layers, {cache['dtype']}, pages of {cache['page_tokens']} tokens, "
         f"{cache['page_bytes']} bytes a page"
     )
     click.echo(f"  weights {values['weight_bytes'] / _MEGABYTE:.2f} MB, all {values['total_bytes'] / _MEGABYTE:.2f} MB")

@@ -257,7 +257,14 @@ def _trace_all(
     results = []
     for shape in shapes:
         progress(f"tracing {shape.name} ({num_traced} of {skeleton.num_layers} layers)")
-        program = trace_call(model, skeleton.caches[:num_traced], shape, page_tokens, skeleton.has_own_attention)
+        program = trace_call(
+            model,
+            skeleton.caches[:num_traced],
+            shape,
+            page_tokens,
+            skeleton.has_own_attention,
+            skeleton.cache_dtype,
+        )
         partition = partition_step(program, skeleton.layer_prefix, num_traced, set(skeleton.parameters))
         if num_traced < skeleton.num_layers and not _stands_for_all(skeleton, partition, num_traced):
             return None

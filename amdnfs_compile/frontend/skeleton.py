@@ -53,6 +53,8 @@ class Skeleton:
     """Linear layers whose weights can be quantised, by path."""
     layout: QuantizedLayout | None = None
     """How their weights are stored; None as they are."""
+    cache_dtype: torch.dtype | None = None
+    """Storage type of the pools; None: `dtype`. Bytes are fp8 numbers."""
 
     @property
     def num_layers(self) -> int:

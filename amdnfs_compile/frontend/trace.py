@@ -99,14 +99,17 @@ def trace_call(
     shape: CallShape,
     page_tokens: int,
     has_own_attention: bool = False,
+    cache_dtype: torch.dtype | None = None,
 ) -> torch.export.ExportedProgram:
     """Traces `model` for one call shape; sizes are static but the pool's and the page table's.
+
+    Pools are of `cache_dtype`, by default of the model's type.
 
     Raises:
         ModelError: If the model's code cannot be traced, or does not take its positions from the call.
     """
     pools = [
-        torch.zeros(_EXAMPLE_PAGES, 2, page_tokens, cache.kv_heads, cache.head_dim, dtype=model.dtype)
+        torch.zeros(_EXAMPLE_PAGES, 2, page_tokens, cache.kv_heads, cache.head_dim, dtype=cache_dtype or model.dtype)
         for cache in caches
     ]
     example = (

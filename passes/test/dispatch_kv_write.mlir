@@ -1,4 +1,4 @@
-// RUN: amdnfs-opt --passes='dispatch-kv-write{num-compute-units=4}' --why %s | filecheck %s
+// RUN: amdnfs-opt --passes='dispatch-kv-write{num-compute-units=4 fp8=f8E4M3FNUZ}' --why %s | filecheck %s
 // RUN: amdnfs-opt --passes='dispatch-kv-write{processor=gfx1100 wave-size=32 num-compute-units=4}' %s | filecheck %s --check-prefix=WAVE32
 
 !x = !torch.vtensor<[2,1,64],f16>
@@ -149,5 +149,23 @@ func.func @turned_values(%k: !k, %cos: !t, %pool: !pool, %table: !table, %n: !co
   %false = torch.constant.bool false
   %v = torch.operator "torch.amdnfs.rotary"(%k, %cos, %cos, %false) : (!k, !t, !t, !torch.bool) -> !k
   %0 = torch.operator "torch.amdnfs.kv_write"(%pool, %k, %v, %table, %n, %n) : (!pool, !k, !k, !table, !count, !count) -> !pool
+  return %0 : !pool
+}
+
+// -----
+
+!k = !torch.vtensor<[1,2,3,16],f16>
+!pool = !torch.vtensor<[?,2,16,2,16],si8>
+!table = !torch.vtensor<[1,?],si32>
+!count = !torch.vtensor<[1],si64>
+
+// A pool of bytes holds fp8; they are made by integers, so any chip can.
+// CHECK-LABEL: func.func private @amdnfs.dispatch_kv_write
+// CHECK:         amdnfs.cost = {bytes = [576, 0], flops = [0, 0]}
+// CHECK-LABEL: func.func @bytes
+// WAVE32-LABEL: func.func @bytes
+// WAVE32:         call @amdnfs.dispatch_kv_write
+func.func @bytes(%k: !k, %pool: !pool, %table: !table, %n: !count) -> !pool {
+  %0 = torch.operator "torch.amdnfs.kv_write"(%pool, %k, %k, %table, %n, %n) : (!pool, !k, !k, !table, !count, !count) -> !pool
   return %0 : !pool
 }

@@ -1,4 +1,4 @@
-// RUN: amdnfs-opt --passes='dispatch-paged-attention{num-compute-units=4}' --why %s | filecheck %s
+// RUN: amdnfs-opt --passes='dispatch-paged-attention{num-compute-units=4 fp8=f8E4M3FNUZ}' --why %s | filecheck %s
 // RUN: amdnfs-opt --passes='dispatch-paged-attention{processor=gfx1100 wave-size=32 num-compute-units=4}' %s | filecheck %s --check-prefix=WAVE32
 // RUN: amdnfs-opt --passes='dispatch-paged-attention{backend=cuda processor=sm_80 wave-size=32 num-compute-units=4}' %s | filecheck %s --check-prefix=CUDA
 
@@ -138,4 +138,29 @@ func.func @refused(%q: !q, %pool: !pool, %qh: !qh, %poolh: !poolh, %three: !thre
   %alibi = torch.operator "torch.amdnfs.paged_attention"(%qh, %poolh, %t, %s, %s, %none, %slopes, %half, %any, %zero) : (!qh, !poolh, !table, !count, !count, !torch.none, !slopes, !torch.float, !torch.int, !torch.float) -> !yh
   %heads = torch.operator "torch.amdnfs.paged_attention"(%qh, %three, %t, %s, %s, %none, %none, %half, %any, %zero) : (!qh, !three, !table, !count, !count, !torch.none, !torch.none, !torch.float, !torch.int, !torch.float) -> !yh
   return %alibi : !yh
+}
+
+// -----
+
+!q = !torch.vtensor<[4,4,4,16],f16>
+!pool = !torch.vtensor<[?,2,16,2,16],si8>
+!table = !torch.vtensor<[4,?],si32>
+!count = !torch.vtensor<[4],si64>
+!y = !torch.vtensor<[4,4,4,16],f16>
+
+// A pool of bytes holds fp8: half as many bytes of it are read.
+// CHECK-LABEL: func.func private @amdnfs.paged_attention.b4.h4.t4.kv2.d16.p16.f16.scale3F000000.bytes(
+// CHECK-SAME:    tensor<?x2x16x2x16xi8>
+// CHECK:         amdnfs.cost = {bytes = [4096, 256], flops = [0, 4096]}
+// CHECK-LABEL: func.func @bytes
+// CHECK-NOT:     torch.operator
+// WAVE32-LABEL: func.func @bytes
+// CUDA-LABEL:  func.func @bytes
+func.func @bytes(%q: !q, %pool: !pool, %table: !table, %n: !count) -> !y {
+  %none = torch.constant.none
+  %half = torch.constant.float 5.000000e-01
+  %any = torch.constant.int 0
+  %zero = torch.constant.float 0.000000e+00
+  %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %n, %n, %none, %none, %half, %any, %zero) : (!q, !pool, !table, !count, !count, !torch.none, !torch.none, !torch.float, !torch.int, !torch.float) -> !y
+  return %0 : !y
 }

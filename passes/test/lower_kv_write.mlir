@@ -1,4 +1,5 @@
 // RUN: amdnfs-opt --passes='lower-kv-write' --why %s | filecheck %s
+// RUN: amdnfs-opt --passes='lower-kv-write{fp8=f8E4M3FNUZ}' %s | filecheck %s --check-prefix=FNUZ
 
 !pool = !torch.vtensor<[?,2,16,4,64],f16>
 !kv = !torch.vtensor<[2,4,3,64],f16>
@@ -60,4 +61,27 @@ func.func @refused(%pool: !pool, %small: !small, %heads: !heads, %pages: !pages,
   %table_elements = torch.operator "torch.amdnfs.kv_write"(%pool, %k, %k, %wide, %n, %n) : (!pool, !kv, !kv, !wide, !count, !count) -> !pool
   %key_rank = torch.operator "torch.amdnfs.kv_write"(%pool, %matrix, %matrix, %table, %n, %n) : (!pool, !matrix, !matrix, !table, !count, !count) -> !pool
   return %tokens_dynamic : !pool
+}
+
+// -----
+
+!pool = !torch.vtensor<[?,2,4,1,8],si8>
+!kv = !torch.vtensor<[1,1,2,8],f16>
+!table = !torch.vtensor<[1,?],si32>
+!count = !torch.vtensor<[1],si64>
+
+// A pool of bytes holds fp8: rows are rounded before they are scattered, and saturate at 448, or 240.
+// CHECK-LABEL: func.func private @amdnfs.kv_write.b1.t2.kv1.d8.p4.f16.f8E4M3FN(
+// CHECK-SAME:    tensor<?x2x4x1x8xi8>, {{%[a-z0-9]+}}: tensor<1x1x2x8xf16>
+// CHECK:         arith.select {{.*}} : f16
+// CHECK:         arith.constant 1138753536 : i32
+// CHECK:         arith.trunci {{.*}} : i32 to i8
+// CHECK:         iree_linalg_ext.scatter {{.*}} tensor<?x2x4x1x8xi8>
+// CHECK-LABEL: func.func @bytes
+// CHECK:         call @amdnfs.kv_write.b1.t2.kv1.d8.p4.f16.f8E4M3FN(
+// FNUZ-LABEL:  func.func private @amdnfs.kv_write.b1.t2.kv1.d8.p4.f16.f8E4M3FNUZ(
+// FNUZ:          arith.constant 1131413504 : i32
+func.func @bytes(%pool: !pool, %k: !kv, %table: !table, %n: !count) -> !pool {
+  %0 = torch.operator "torch.amdnfs.kv_write"(%pool, %k, %k, %table, %n, %n) : (!pool, !kv, !kv, !table, !count, !count) -> !pool
+  return %0 : !pool
 }

@@ -134,3 +134,26 @@ func.func @refused(%q: !q, %dynamic: !dynamic, %pool: !pool, %small: !small, %pa
   %slope_elements = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %t, %s, %s, %none, %sinks, %c, %w, %c) : (!q, !pool, !table, !count, !count, !torch.none, !sinks, !torch.float, !torch.int, !torch.float) -> !y
   return %slope_elements : !y
 }
+
+// -----
+
+!q = !torch.vtensor<[1,4,1,16],bf16>
+!pool = !torch.vtensor<[?,2,16,2,16],si8>
+!table = !torch.vtensor<[1,?],si32>
+!count = !torch.vtensor<[1],si64>
+!y = !torch.vtensor<[1,1,4,16],bf16>
+
+// A pool of bytes holds fp8: its bits are moved into an f16.
+// CHECK-LABEL: func.func private @amdnfs.paged_attention.b1.h4.t1.kv2.d16.p16.bf16.scale3F000000.bytes(
+// CHECK-SAME:    tensor<?x2x16x2x16xi8>
+// CHECK-COUNT-2: arith.constant 2.560000e+02 : f32
+// CHECK-LABEL: func.func @bytes
+// SPLIT-LABEL: func.func @bytes
+func.func @bytes(%q: !q, %pool: !pool, %table: !table, %n: !count) -> !y {
+  %none = torch.constant.none
+  %half = torch.constant.float 5.000000e-01
+  %any = torch.constant.int 0
+  %zero = torch.constant.float 0.000000e+00
+  %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %n, %n, %none, %none, %half, %any, %zero) : (!q, !pool, !table, !count, !count, !torch.none, !torch.none, !torch.float, !torch.int, !torch.float) -> !y
+  return %0 : !y
+}

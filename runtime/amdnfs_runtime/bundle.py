@@ -31,8 +31,8 @@ MIN_FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 TOKENIZER = "tokenizer/tokenizer.json"
 """Path of the tokenizer."""
-CACHE_BYTES: Mapping[str, int] = types.MappingProxyType({"f32": 4, "f16": 2, "bf16": 2})
-"""Size of one element of a pool, in bytes, by element type."""
+CACHE_BYTES: Mapping[str, int] = types.MappingProxyType({"f32": 4, "f16": 2, "bf16": 2, "fp8": 1})
+"""Size of one element of a pool, in bytes, by element type. `fp8` is e4m3 in the flavour of the target."""
 _HASH_CHUNK_BYTES = 1 << 22
 
 

@@ -257,7 +257,9 @@ def _read_staged(device: Any, array: Any) -> np.ndarray:
 
 
 def cache_dtype(name: str) -> np.dtype[Any]:
-    """The numpy type of a pool."""
+    """The numpy type of a pool; fp8 numbers are bytes to a program, and zero is zero in both flavours."""
+    if name == "fp8":
+        return np.dtype(np.int8)
     if name == "bf16":
         from ml_dtypes import bfloat16
 

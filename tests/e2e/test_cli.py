@@ -422,7 +422,7 @@ def test_inspect_for_people_and_for_scripts(run_cli: RunCli, bundle: Path) -> No
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[0] == f"{bundle}: twin (LlamaForCausalLM, f32)"
-    assert "  cache: 2 layers, pages of 16 tokens, 8192 bytes a page" in lines
+    assert "  cache: 2 layers, f32, pages of 16 tokens, 8192 bytes a page" in lines
     assert lines[-2].split()[-3:] == ["prefill_16,", "decode_1,", "decode_4"]
     assert lines[-1] == "  all 6 files agree with their digests"
     values = json.loads(run_cli("amdnfs", "inspect", bundle, "--json").out)

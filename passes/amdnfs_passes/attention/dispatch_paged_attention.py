@@ -30,6 +30,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amdnfs_targets.target import Fp8Format
+
 from amdnfs_passes.attention.lower_paged_attention import PagedAttention, match_paged_attention
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, operator_name, walk
@@ -55,6 +57,8 @@ class DispatchPagedAttentionPass(ModulePass):
     """Largest shared memory of a workgroup, in bytes."""
     num_compute_units: int = 304
     """Compute units to fill."""
+    fp8: str = "f8E4M3FN"
+    """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -82,7 +86,7 @@ class DispatchPagedAttentionPass(ModulePass):
                 self.refuse(refusals, op, "the compiler's extra amdnfs[triton] is not installed")
                 continue
             try:
-                text = _function_text(attention, target)
+                text = _function_text(attention, target, Fp8Format(self.fp8))
             except KernelError as error:
                 self.refuse(refusals, op, str(error))
                 continue
@@ -92,9 +96,10 @@ class DispatchPagedAttentionPass(ModulePass):
         return rewrites
 
 
-def _function_text(a: PagedAttention, target: KernelTarget) -> str:
-    built = build_attention(a, target)
-    pool = f"tensor<?x2x{a.page_tokens}x{a.kv_heads}x{a.head_dim}x{a.element}>"
+def _function_text(a: PagedAttention, target: KernelTarget, fp8: Fp8Format) -> str:
+    built = build_attention(a, target, fp8 if a.has_bytes else None)
+    stored = "i8" if a.has_bytes else a.element
+    pool = f"tensor<?x2x{a.page_tokens}x{a.kv_heads}x{a.head_dim}x{stored}>"
     query = f"tensor<{a.batch}x{a.heads}x{a.tokens}x{a.head_dim}x{a.element}>"
     result = f"tensor<{a.batch}x{a.tokens}x{a.heads}x{a.head_dim}x{a.element}>"
     counts = f"tensor<{a.batch}xi64>"
@@ -142,7 +147,7 @@ func.func private @"{a.function_name}"(%query: {query}, %pool: {pool}, %table: t
 
 
 def _cost(a: PagedAttention, num_splits: int) -> Cost:
-    element_bytes, part_bytes = 2, 4
+    element_bytes, part_bytes, stored_bytes = 2, 4, 1 if a.has_bytes else 2
     rows = a.batch * a.heads * a.tokens
     results = rows * a.head_dim * element_bytes
     if num_splits > 1:
@@ -150,5 +155,5 @@ def _cost(a: PagedAttention, num_splits: int) -> Cost:
         results = rows * num_splits * (a.head_dim + 2) * part_bytes
     return Cost(
         flops=(0, 4 * rows * a.head_dim),
-        num_bytes=(rows * a.head_dim * element_bytes + results, 2 * a.batch * a.kv_heads * a.head_dim * element_bytes),
+        num_bytes=(rows * a.head_dim * element_bytes + results, 2 * a.batch * a.kv_heads * a.head_dim * stored_bytes),
     )

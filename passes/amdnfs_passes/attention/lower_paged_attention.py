@@ -10,7 +10,7 @@
     score(t, s) = softcap(scale * q_t . k_s) - slope * (start + t - s)
                   for s <= start + t and s > start + t - window, else minus infinity
 
-The operands come in this order; scale, window (0 is none) and softcap (0 is none) follow as constants. Models that add
+A pool of `si8` holds fp8 numbers, see `kvcache/fp8_bits.py`. The operands come in this order; scale, window (0 is none) and softcap (0 is none) follow as constants. Models that add
 slope * s, the position of the key alone, mean the same: both biases differ by slope * (start + t), which is one number
 for all keys of a query and cancels in the softmax. The distance is small where the weight is not, so it loses less.
 
@@ -46,9 +46,12 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from amdnfs_targets.target import Fp8Format
+
 from amdnfs_passes.attention import paged_attention_template as template
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, is_none, operator_name, walk
+from amdnfs_passes.kvcache.fp8_bits import POOL_ELEMENT, decode_text
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 _NO_WINDOW = 1 << 62
@@ -70,6 +73,8 @@ class PagedAttention:
     softcap: float
     has_sinks: bool
     has_slopes: bool
+    has_bytes: bool = False
+    """Whether the pool holds fp8 numbers, as bytes."""
 
     @property
     def function_name(self) -> str:
@@ -83,6 +88,7 @@ class PagedAttention:
         parts += [f"cap{hex_f32(self.softcap)}"] if self.softcap else []
         parts += ["sinks"] if self.has_sinks else []
         parts += ["slopes"] if self.has_slopes else []
+        parts += ["bytes"] if self.has_bytes else []
         return "amdnfs.paged_attention." + ".".join(parts)
 
 
@@ -93,6 +99,8 @@ class LowerPagedAttentionPass(ModulePass):
     split_softmax: bool = False
     """Keep the maximum and the sum in dispatches of their own. IREE 3.13.0 fuses them otherwise, and for a GPU whose
     wave size it does not know it then asks for shared memory in proportion to the context."""
+    fp8: str = "f8E4M3FN"
+    """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -106,7 +114,7 @@ class LowerPagedAttentionPass(ModulePass):
                 continue
             operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
             operands += [op.operands[6]] if attention.has_slopes else []
-            call_function(module, op, attention.function_name, _function_text(attention, self.split_softmax), operands)
+            call_function(module, op, attention.function_name, _function_text(attention, self), operands)
             rewrites += 1
         return rewrites
 
@@ -123,7 +131,15 @@ def match_paged_attention(op: Operation) -> PagedAttention | str:
         return "the query must have a static shape [batch, heads, tokens, head_dim]"
     if scale is None or window is None or softcap is None:
         return "scale, window and softcap must be constants"
-    if len(pool.shape) != 5 or pool.shape[:2] != (None, 2) or pool.element != query.element:
+    if (
+        len(pool.shape) != 5
+        or pool.shape[:2] != (None, 2)
+        or pool.element
+        not in (
+            query.element,
+            POOL_ELEMENT,
+        )
+    ):
         return "the pool must be [?, 2, page_tokens, kv_heads, head_dim] with the element type of the query"
     batch, heads, tokens, head_dim = query.sizes
     _, _, page_tokens, kv_heads, pool_dim = pool.shape
@@ -151,10 +167,12 @@ def match_paged_attention(op: Operation) -> PagedAttention | str:
         softcap=softcap,
         has_sinks=has_sinks,
         has_slopes=has_slopes,
+        has_bytes=pool.element != query.element,
     )
 
 
-def _function_text(a: PagedAttention, split_softmax: bool) -> str:
+def _function_text(a: PagedAttention, options: LowerPagedAttentionPass) -> str:
+    split_softmax, fp8 = options.split_softmax, Fp8Format(options.fp8)
     group = a.heads // a.kv_heads
     is_f32 = a.element == "f32"
     sizes = {
@@ -166,6 +184,7 @@ def _function_text(a: PagedAttention, split_softmax: bool) -> str:
         "D": a.head_dim,
         "P": a.page_tokens,
         "E": a.element,
+        "S": "i8" if a.has_bytes else a.element,
         "N": a.batch * a.kv_heads,
         "M": group * a.tokens,
     }
@@ -187,6 +206,10 @@ def _function_text(a: PagedAttention, split_softmax: bool) -> str:
         raw="_raw" if a.has_sinks else "",
         sink_max=template.SINK_MAX.format(**sizes, **sinks) if a.has_sinks else "",
         sink_sum=template.SINK_SUM.format(**sizes, **sinks) if a.has_sinks else "",
+        key="%k8" if a.has_bytes else "%k",
+        widen_key=decode_text("%k8", a.element, "%k", fp8) if a.has_bytes else "",
+        value="%v8" if a.has_bytes else "%v",
+        widen_value=decode_text("%v8", a.element, "%v", fp8) if a.has_bytes else "",
         round="%e" if is_f32 else "%rounded",
         round_op="" if is_f32 else f"    %rounded = arith.truncf %e : f32 to {a.element}",
         **sizes,

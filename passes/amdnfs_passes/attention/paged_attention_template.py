@@ -1,7 +1,8 @@
 """The MLIR text that `lower-paged-attention` fills in: the meaning of paged attention, one stage a paragraph.
 
 Letters: B batch, H query heads, K KV heads, G = H / K, T tokens, D head dim, P tokens of a page, N = B * K, M = G * T
-rows of a product, E storage type. S, the number of key positions the table covers, is the one dynamic size.
+rows of a product, E type of the queries, S of the pool. The number of key positions that the table covers is the one
+dynamic size.
 
 The barrier on S hides that it is a multiple of the page: told so, IREE 3.13.0 splits every S into pages, and the
 one-token product of queries and keys then spills 338 registers on CDNA, and index arithmetic goes to 64-bit floats.
@@ -13,7 +14,7 @@ FUNCTION = """
 #rows = affine_map<(n, m, s) -> (n, m)>
 #all = affine_map<(n, m, s) -> (n, m, s)>
 func.func private @"{name}"(
-    %query: tensor<{B}x{H}x{T}x{D}x{E}>, %pool: tensor<?x2x{P}x{K}x{D}x{E}>, %table: tensor<{B}x?xi32>,
+    %query: tensor<{B}x{H}x{T}x{D}x{E}>, %pool: tensor<?x2x{P}x{K}x{D}x{S}>, %table: tensor<{B}x?xi32>,
     %start: tensor<{B}xi64>, %valid: tensor<{B}xi64>{sink_argument}{slope_argument}) -> tensor<{B}x{T}x{H}x{D}x{E}> {{
   %c1 = arith.constant 1 : index
   %page_tokens = arith.constant {P} : index
@@ -47,8 +48,8 @@ func.func private @"{name}"(
     %within = arith.remui %s, %page_tokens : index
     %page32 = tensor.extract %table[%b, %column] : tensor<{B}x?xi32>
     %page = arith.index_cast %page32 : i32 to index
-    %k = tensor.extract %pool[%page, %c0, %within, %h, %d] : tensor<?x2x{P}x{K}x{D}x{E}>
-    linalg.yield %k : {E}
+    {key} = tensor.extract %pool[%page, %c0, %within, %h, %d] : tensor<?x2x{P}x{K}x{D}x{S}>
+{widen_key}    linalg.yield %k : {E}
   }} -> tensor<{N}x?x{D}x{E}>
   %values = linalg.generic {{indexing_maps = [affine_map<(n, s, d) -> (n, s, d)>],
       iterator_types = ["parallel", "parallel", "parallel"]}} outs(%gather_empty : tensor<{N}x?x{D}x{E}>) {{
@@ -64,8 +65,8 @@ func.func private @"{name}"(
     %within = arith.remui %s, %page_tokens : index
     %page32 = tensor.extract %table[%b, %column] : tensor<{B}x?xi32>
     %page = arith.index_cast %page32 : i32 to index
-    %v = tensor.extract %pool[%page, %c1, %within, %h, %d] : tensor<?x2x{P}x{K}x{D}x{E}>
-    %begin = tensor.extract %start[%b] : tensor<{B}xi64>
+    {value} = tensor.extract %pool[%page, %c1, %within, %h, %d] : tensor<?x2x{P}x{K}x{D}x{S}>
+{widen_value}    %begin = tensor.extract %start[%b] : tensor<{B}xi64>
     %count = tensor.extract %valid[%b] : tensor<{B}xi64>
     %end = arith.addi %begin, %count : i64
     %s64 = arith.index_cast %s : index to i64

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from amdnfs_targets.target import Fp8Format
+
 from amdnfs_passes.kernels.provider import CompiledKernel, KernelTarget, Tiling, compile_kernel, element_name
 
 _LOG2E = 1.4426950408889634
@@ -61,8 +63,17 @@ class AttentionKernels:
     """Workgroups of `attention`: row tiles, requests times KV heads, splits."""
 
 
-def build_attention(shape: AttentionShape, target: KernelTarget) -> AttentionKernels:
+FP8_POINTERS = {Fp8Format.E4M3FN: "*fp8e4nv", Fp8Format.E4M3FNUZ: "*fp8e4b8"}
+"""Triton's pointer types."""
+
+
+def build_attention(shape: AttentionShape, target: KernelTarget, fp8: Fp8Format | None = None) -> AttentionKernels:
     """Compiles the kernels of `shape` for `target`.
+
+    Args:
+        shape: The attention.
+        target: What to compile for.
+        fp8: What the pool holds; None: what the queries are.
 
     Raises:
         KernelError: If no tiling fits.
@@ -87,7 +98,7 @@ def build_attention(shape: AttentionShape, target: KernelTarget) -> AttentionKer
         target,
         {
             "query": element,
-            "pool": element,
+            "pool": element if fp8 is None else FP8_POINTERS[fp8],
             "table": "*i32",
             "start": "*i64",
             "num_valid": "*i64",

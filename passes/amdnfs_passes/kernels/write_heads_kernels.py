@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amdnfs_passes.kernels.provider import CompiledKernel, KernelTarget, Tiling, compile_kernel, element_name
+from amdnfs_passes.kvcache.fp8_bits import Fp8Numbers
 
 _LANE_ELEMENTS = 8
 """16 bytes of f16 or bf16."""
@@ -74,6 +75,8 @@ class WriteShape:
     """Values."""
     table: TableShape | None
     """Rotary embedding; None without one."""
+    fp8: Fp8Numbers | None = None
+    """What the pool holds, as bytes; None: what the vectors are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +102,8 @@ def build_write(shape: WriteShape, target: KernelTarget) -> WriteKernel:
     arguments |= dict.fromkeys(("cos", "sin"), f"*{element_name(table.element)}") if table is not None else {}
     arguments |= {"query_gain": pointer} if shape.query is not None and shape.query.eps is not None else {}
     arguments |= {"key_gain": pointer} if shape.key.eps is not None else {}
-    arguments |= {"table": "*i32", "start": "*i64", "num_valid": "*i64", "pool": pointer}
+    arguments |= {"table": "*i32", "start": "*i64", "num_valid": "*i64"}
+    arguments |= {"pool": pointer if shape.fp8 is None else "*i8"}
     arguments |= {"out": pointer} if shape.query is not None else {}
     arguments |= dict.fromkeys(("num_rows", "tokens", "num_columns"), "i32")
     kernel = compile_kernel("write_heads", target, arguments, _constants(shape), _candidates(shape, target))
@@ -117,6 +121,8 @@ def _constants(shape: WriteShape) -> dict[str, float | int | bool]:
         "HALF": _power_of_two(rotated // 2),
         "REST": _power_of_two(shape.head_dim - rotated),
         "PADDED_DIM": _power_of_two(shape.head_dim),
+        "FP8_BIAS": shape.fp8.bias if shape.fp8 is not None else 0,
+        "FP8_LARGEST": shape.fp8.largest_bits if shape.fp8 is not None else 0,
         "IS_INTERLEAVED": shape.table is not None and shape.table.interleaved,
         "IS_PAIRED": shape.table is not None and shape.table.is_paired,
     }

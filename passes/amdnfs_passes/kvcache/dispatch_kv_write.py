@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amdnfs_targets.target import Fp8Format
+
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, erase_unused, operator_name, walk
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
@@ -51,6 +53,8 @@ class DispatchKvWritePass(ModulePass):
     """Largest shared memory of a workgroup, in bytes."""
     num_compute_units: int = 304
     """Compute units to fill."""
+    fp8: str = "f8E4M3FN"
+    """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -65,7 +69,7 @@ class DispatchKvWritePass(ModulePass):
         for op in walk(module.operation):
             if operator_name(op) != "torch.amdnfs.kv_write" or isinstance(match_kv_write(op), str):
                 continue
-            found = match_write(op)
+            found = match_write(op, Fp8Format(self.fp8))
             if isinstance(found, str):
                 self.refuse(refusals, op, found)
                 continue
@@ -141,7 +145,8 @@ func.func private @"{name}"({arguments}) -> ({types}) {{
 def _cost(found: HeadWrite, kinds: list[TensorType]) -> Cost:
     shape = found.shape
     vectors = shape.num_rows * shape.head_dim * (shape.heads + 2 * shape.kv_heads)
+    narrowed = shape.num_rows * shape.head_dim * 2 * shape.kv_heads if shape.fp8 is not None else 0
     tables = shape.table
     entries = 0 if tables is None else 2 * shape.num_rows * tables.size // (2 if tables.is_paired else 1)
     table_bytes = 4 if tables is not None and tables.element == "f32" else _ELEMENT_BYTES
-    return Cost(flops=(0, 0), num_bytes=(2 * _ELEMENT_BYTES * vectors + table_bytes * entries, 0))
+    return Cost(flops=(0, 0), num_bytes=(2 * _ELEMENT_BYTES * vectors - narrowed + table_bytes * entries, 0))

@@ -10,6 +10,8 @@ page 0, the null page, which no request ever owns.
     start      [batch]              position of the first token of this call
     num_valid  [batch]              how many of `tokens` are real
 
+A pool of `si8` holds fp8 numbers: see `fp8_bits`.
+
 Before::
 
     func.func @f(%pool: !torch.vtensor<[?,2,4,1,8],f32>, %k: !torch.vtensor<[1,1,2,8],f32>, %v: !torch.vtensor<[1,1,2,8],f32>, %table: !torch.vtensor<[1,?],si32>, %start: !torch.vtensor<[1],si64>, %valid: !torch.vtensor<[1],si64>) -> !torch.vtensor<[?,2,4,1,8],f32> {
@@ -29,14 +31,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amdnfs_targets.target import Fp8Format
+
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, operator_name, walk
+from amdnfs_passes.kvcache.fp8_bits import POOL_ELEMENT, encode_text
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowerKvWritePass(ModulePass):
     """Replaces `amdnfs.kv_write` by a scatter."""
+
+    fp8: str = "f8E4M3FN"
+    """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -52,9 +60,21 @@ class LowerKvWritePass(ModulePass):
             batch, kv_heads, tokens, head_dim = key.sizes
             page_tokens = pool.shape[2]
             element = key.builtin_element
+            element, stored = key.builtin_element, pool.builtin_element
             name = f"amdnfs.kv_write.b{batch}.t{tokens}.kv{kv_heads}.d{head_dim}.p{page_tokens}.{element}"
+            is_fp8 = stored != element
             text = _TEMPLATE.format(
-                name=name, B=batch, T=tokens, H=kv_heads, D=head_dim, P=page_tokens, E=element, N=batch * tokens * 2
+                name=name if not is_fp8 else (name := f"{name}.{self.fp8}"),
+                B=batch,
+                T=tokens,
+                H=kv_heads,
+                D=head_dim,
+                P=page_tokens,
+                E=element,
+                S=stored,
+                N=batch * tokens * 2,
+                round=encode_text("%r", element, "%y", Fp8Format(self.fp8)) if is_fp8 else "",
+                result="%y" if is_fp8 else "%r",
             )
             call_function(module, op, name, text, list(op.operands))
             rewrites += 1
@@ -78,7 +98,10 @@ def _operand_types(pool: TensorType, key: TensorType) -> list[TensorType]:
     batch, kv_heads, _, head_dim = key.shape
     per_request = TensorType(shape=(batch,), element="si64")
     return [
-        TensorType(shape=(None, 2, pool.shape[2], kv_heads, head_dim), element=key.element),
+        TensorType(
+            shape=(None, 2, pool.shape[2], kv_heads, head_dim),
+            element=POOL_ELEMENT if pool.element == POOL_ELEMENT else key.element,
+        ),
         *(key, key),
         TensorType(shape=(batch, None), element="si32"),
         *(per_request, per_request),
@@ -88,24 +111,24 @@ def _operand_types(pool: TensorType, key: TensorType) -> list[TensorType]:
 # The scatter is told that its indices are unique. They are, but for the null page, whose content nobody reads.
 _TEMPLATE = """
 func.func private @"{name}"(
-    %pool: tensor<?x2x{P}x{H}x{D}x{E}>, %key: tensor<{B}x{H}x{T}x{D}x{E}>, %value: tensor<{B}x{H}x{T}x{D}x{E}>,
-    %table: tensor<{B}x?xi32>, %start: tensor<{B}xi64>, %valid: tensor<{B}xi64>) -> tensor<?x2x{P}x{H}x{D}x{E}> {{
-  %rows_empty = tensor.empty() : tensor<{B}x{T}x2x{H}x{D}x{E}>
+    %pool: tensor<?x2x{P}x{H}x{D}x{S}>, %key: tensor<{B}x{H}x{T}x{D}x{E}>, %value: tensor<{B}x{H}x{T}x{D}x{E}>,
+    %table: tensor<{B}x?xi32>, %start: tensor<{B}xi64>, %valid: tensor<{B}xi64>) -> tensor<?x2x{P}x{H}x{D}x{S}> {{
+  %rows_empty = tensor.empty() : tensor<{B}x{T}x2x{H}x{D}x{S}>
   %rows = linalg.generic {{
       indexing_maps = [affine_map<(b, t, j, h, d) -> (b, h, t, d)>, affine_map<(b, t, j, h, d) -> (b, h, t, d)>,
                        affine_map<(b, t, j, h, d) -> (b, t, j, h, d)>],
       iterator_types = ["parallel", "parallel", "parallel", "parallel", "parallel"]}}
       ins(%key, %value : tensor<{B}x{H}x{T}x{D}x{E}>, tensor<{B}x{H}x{T}x{D}x{E}>)
-      outs(%rows_empty : tensor<{B}x{T}x2x{H}x{D}x{E}>) {{
-  ^bb0(%k: {E}, %v: {E}, %o: {E}):
+      outs(%rows_empty : tensor<{B}x{T}x2x{H}x{D}x{S}>) {{
+  ^bb0(%k: {E}, %v: {E}, %o: {S}):
     %zero = arith.constant 0 : index
     %j = linalg.index 2 : index
     %is_key = arith.cmpi eq, %j, %zero : index
     %r = arith.select %is_key, %k, %v : {E}
-    linalg.yield %r : {E}
-  }} -> tensor<{B}x{T}x2x{H}x{D}x{E}>
+{round}    linalg.yield {result} : {S}
+  }} -> tensor<{B}x{T}x2x{H}x{D}x{S}>
   %flat_rows = tensor.collapse_shape %rows [[0, 1, 2], [3], [4]]
-      : tensor<{B}x{T}x2x{H}x{D}x{E}> into tensor<{N}x{H}x{D}x{E}>
+      : tensor<{B}x{T}x2x{H}x{D}x{S}> into tensor<{N}x{H}x{D}x{S}>
   %slots_empty = tensor.empty() : tensor<{B}x{T}x2x3xi32>
   %slots = linalg.generic {{
       indexing_maps = [affine_map<(b, t, j, c) -> (b)>, affine_map<(b, t, j, c) -> (b)>,
@@ -140,11 +163,11 @@ func.func private @"{name}"(
   }} -> tensor<{B}x{T}x2x3xi32>
   %flat_slots = tensor.collapse_shape %slots [[0, 1, 2], [3]] : tensor<{B}x{T}x2x3xi32> into tensor<{N}x3xi32>
   %written = iree_linalg_ext.scatter dimension_map = [0, 1, 2] unique_indices(true)
-      ins(%flat_rows, %flat_slots : tensor<{N}x{H}x{D}x{E}>, tensor<{N}x3xi32>)
-      outs(%pool : tensor<?x2x{P}x{H}x{D}x{E}>) {{
-  ^bb0(%new: {E}, %old: {E}):
-    iree_linalg_ext.yield %new : {E}
-  }} -> tensor<?x2x{P}x{H}x{D}x{E}>
-  return %written : tensor<?x2x{P}x{H}x{D}x{E}>
+      ins(%flat_rows, %flat_slots : tensor<{N}x{H}x{D}x{S}>, tensor<{N}x3xi32>)
+      outs(%pool : tensor<?x2x{P}x{H}x{D}x{S}>) {{
+  ^bb0(%new: {S}, %old: {S}):
+    iree_linalg_ext.yield %new : {S}
+  }} -> tensor<?x2x{P}x{H}x{D}x{S}>
+  return %written : tensor<?x2x{P}x{H}x{D}x{S}>
 }}
 """

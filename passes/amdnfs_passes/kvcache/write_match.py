@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from amdnfs_targets.target import Fp8Format
+
 from amdnfs_passes.ir import Operation, Value, defining_op, operator_name
 from amdnfs_passes.kernels.write_heads_kernels import TableShape, VectorShape, WriteShape
+from amdnfs_passes.kvcache.fp8_bits import NUMBERS, POOL_ELEMENT
 from amdnfs_passes.kvcache.head_rows import HeadRows, read_heads
 from amdnfs_passes.templates import tensor_type
 
@@ -29,8 +32,8 @@ class HeadWrite:
     """Number of requests."""
 
 
-def match_write(op: Operation) -> HeadWrite | str:
-    """The kernel that an `amdnfs.kv_write` becomes, or why it becomes none."""
+def match_write(op: Operation, fp8: Fp8Format) -> HeadWrite | str:
+    """The kernel that an `amdnfs.kv_write` becomes, or why it becomes none; `fp8` is what pools of bytes hold."""
     pool, kind = tensor_type(op.operands[0]), tensor_type(op.operands[1])
     assert pool is not None
     assert kind is not None
@@ -66,6 +69,7 @@ def match_write(op: Operation) -> HeadWrite | str:
             key=_vectors(key),
             value=_vectors(value),
             table=_table(key),
+            fp8=NUMBERS[fp8] if pool.element == POOL_ELEMENT else None,
         ),
         reads=(*(item.rows.source for item in sources), *tables, *gains, *list(op.operands)[3:6]),
         attention=attention if query is not None else None,

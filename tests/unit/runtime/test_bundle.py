@@ -186,7 +186,7 @@ def test_another_version_of_the_format(small: Path, version: object) -> None:
             at("targets", "cpu", "entry_points", 1, "batch", value=0),
             "batch or tokens of an entry point is 0, but must be at least 1",
         ),
-        (at("cache_dtype", value="f64"), "cache_dtype is 'f64'; known are bf16, f16, f32"),
+        (at("cache_dtype", value="f64"), "cache_dtype is 'f64'; known are bf16, f16, f32, fp8"),
         (at("layers", 2, "kind", value="recurrent"), "layers[2].kind is 'recurrent'; known is 'paged'"),
         (without("files", PROGRAM), f"it does not list the file '{PROGRAM}'"),
         (without("files", TOKENIZER), f"it does not list the file '{TOKENIZER}'"),

@@ -4,7 +4,7 @@ One program is one (request, KV head), one tile of query rows and one split of t
 head are rows of one tile, so K and V are read once for all of them and never expanded.
 
     query  [batch, kv_heads * group, tokens, head_dim]      row m of a tile: token m // group, head m % group
-    pool   [num_pages, 2, page_tokens, kv_heads, head_dim]  0 = K, 1 = V
+    pool   [num_pages, 2, page_tokens, kv_heads, head_dim]  0 = K, 1 = V; as the queries, or fp8 with a scale of 1
     table  [batch, pages] i32     start, num_valid [batch] i64     sinks [heads] or None
 
 The keys that a request sees, [0, start + num_valid), are cut into `NUM_SPLITS` equal runs of whole key tiles. With one
@@ -103,8 +103,9 @@ def paged_attention(
         offset = page * (2 * PAGE_TOKENS * STEP) + ((key % PAGE_TOKENS) * STEP + kv_head * HEAD_DIM)
         is_read = is_live[:, None] & is_dim[None, :]
         if PARTS == 1:
-            k = tl.load(pool + offset[:, None] + dim[None, :], mask=is_read, other=0.0)
+            k = tl.load(pool + offset[:, None] + dim[None, :], mask=is_read, other=0.0).to(q.dtype)
         v = tl.load(pool + (offset + PAGE_TOKENS * STEP)[:, None] + dim[None, :], mask=is_read, other=0.0)
+        v = v.to(query.dtype.element_ty)
         if PARTS == 1:
             score = tl.dot(q, tl.trans(k)) * SCALE
         else:
@@ -114,6 +115,7 @@ def paged_attention(
                 is_part = part < HEAD_DIM
                 q = tl.load(q_rows + part[None, :], mask=is_row[:, None] & is_part[None, :], other=0.0)
                 k = tl.load(pool + offset[:, None] + part[None, :], mask=is_live[:, None] & is_part[None, :], other=0.0)
+                k = k.to(q.dtype)
                 score = tl.dot(q, tl.trans(k), score)
             score *= SCALE
         if SOFTCAP > 0.0:

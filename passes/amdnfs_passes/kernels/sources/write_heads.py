@@ -4,7 +4,7 @@
     cos, sin            the same with one head, or None without a rotary embedding
     query_gain, key_gain [head_dim] or None       RMS normalisation of each vector, done first
     table [batch, pages] i32     start, num_valid [batch] i64
-    pool  [num_pages, 2, page_tokens, kv_heads, head_dim]        0 = K, 1 = V; written in place
+    pool  [num_pages, 2, page_tokens, kv_heads, head_dim]        0 = K, 1 = V; in place; with a bias, fp8 bytes
     out   [batch, heads, tokens, head_dim]                       the rotated queries, or None
 
 Rows count tokens of all requests, request * tokens + token. One program takes `ROWS` vectors of queries, of keys or of
@@ -21,6 +21,21 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def stored(value, kind: tl.constexpr, BIAS: tl.constexpr, LARGEST: tl.constexpr):
+    """f32 as `kind`; with a `BIAS`, as the byte of an fp8 number, see `kvcache/fp8_bits.py`."""
+    if BIAS == 0:
+        result = value.to(kind)
+    else:
+        bits = value.to(tl.uint32, bitcast=True)
+        size = tl.minimum(bits & 0x7FFFFFFF, LARGEST)
+        normal = ((size + 0x7FFFF + ((size >> 20) & 1)) >> 20) - ((127 - BIAS) << 3)
+        small = (size.to(tl.float32, bitcast=True) + (1 << (21 - BIAS))).to(tl.uint32, bitcast=True) & 0xFF
+        code = tl.where(size < ((128 - BIAS) << 23), small, normal)
+        result = tl.where(code == 0, 0, code | ((bits >> 24) & 0x80)).to(tl.int8)
+    return result
 
 
 @triton.jit
@@ -44,6 +59,8 @@ def move_vectors(
     IS_PAIRED: tl.constexpr,
     EPS: tl.constexpr,
     GAIN_OFFSET: tl.constexpr,
+    BIAS: tl.constexpr,
+    LARGEST: tl.constexpr,
 ):
     """Vectors at `places` of `source` to `target_places` of `target`, normalised and rotated on the way.
 
@@ -90,7 +107,7 @@ def move_vectors(
     kind = target.dtype.element_ty
     if ROTATED < HEAD_DIM:
         mask = is_written[:, None] & is_rest
-        tl.store(target + target_places[:, None] + rest_dim[None, :], rest.to(kind), mask=mask)
+        tl.store(target + target_places[:, None] + rest_dim[None, :], stored(rest, kind, BIAS, LARGEST), mask=mask)
     if ROTATED > 0:
         mask = is_read[:, None] & is_pair
         if IS_INTERLEAVED and not IS_PAIRED:
@@ -110,8 +127,8 @@ def move_vectors(
                 sin_second = tl.load(sin + sin_places[:, None] + second_dim[None, :], mask=mask, other=0.0)
                 cos_second = cos_second.to(tl.float32)
                 sin_second = sin_second.to(tl.float32)
-        turned_first = (first * cos_first - second * sin_first).to(kind)
-        turned_second = (second * cos_second + first * sin_second).to(kind)
+        turned_first = stored(first * cos_first - second * sin_first, kind, BIAS, LARGEST)
+        turned_second = stored(second * cos_second + first * sin_second, kind, BIAS, LARGEST)
         if IS_INTERLEAVED:
             turned = tl.join(turned_first, turned_second).reshape(both.shape[0], 2 * HALF)
             mask = is_written[:, None] & is_both
@@ -166,6 +183,8 @@ def write_heads(
     QUERY_OFFSET: tl.constexpr,
     KEY_EPS: tl.constexpr,
     KEY_OFFSET: tl.constexpr,
+    FP8_BIAS: tl.constexpr,
+    FP8_LARGEST: tl.constexpr,
     ROWS: tl.constexpr,
 ):
     """`ROWS` vectors; programs come in the order queries, keys, values."""
@@ -200,6 +219,8 @@ def write_heads(
                 IS_PAIRED,
                 QUERY_EPS,
                 QUERY_OFFSET,
+                0,
+                0,
             )
     if program >= query_tiles:
         key_tiles = tl.cdiv(num_rows * KV_HEADS, ROWS)
@@ -237,6 +258,8 @@ def write_heads(
                 False,
                 0.0,
                 0.0,
+                FP8_BIAS,
+                FP8_LARGEST,
             )
         else:
             move_vectors(
@@ -259,4 +282,6 @@ def write_heads(
                 IS_PAIRED,
                 KEY_EPS,
                 KEY_OFFSET,
+                FP8_BIAS,
+                FP8_LARGEST,
             )
