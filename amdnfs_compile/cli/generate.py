@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from amdnfs_runtime.errors import UsageError
 from amdnfs_runtime.request import GenerationResult, SamplingParams
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _DEFAULTS = SamplingParams()
 
@@ -18,6 +21,7 @@ _DEFAULTS = SamplingParams()
 @click.command(name="generate", epilog='Example: amdnfs generate my-llama.amdnfs --prompt "Once upon a time"')
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--prompt", "prompts", multiple=True, help="Text to continue; repeatable [default: standard input].")
+@click.option("--chat", is_flag=True, help="Each prompt is a user's message: use the bundle's chat template.")
 @click.option("--max-tokens", type=int, default=_DEFAULTS.max_tokens, show_default=True)
 @click.option("--min-tokens", type=int, default=_DEFAULTS.min_tokens, show_default=True)
 @click.option("--temperature", type=float, default=_DEFAULTS.temperature, show_default=True, help="0 is greedy.")
@@ -37,6 +41,7 @@ _DEFAULTS = SamplingParams()
 def generate_command(
     bundle: Path,
     prompts: tuple[str, ...],
+    chat: bool,
     target: str | None,
     emulate: bool,
     num_pages: int | None,
@@ -52,18 +57,19 @@ def generate_command(
     if emulate:
         target = _emulated(bundle, target)
     llm = load(bundle, target=target, num_pages=num_pages, check=not no_check)
+    asked: list[Any] = _chats(bundle, texts, llm.tokenizer) if chat else list(texts)
     if as_json:
-        results = llm.generate(texts, params)
+        results = llm.generate(asked, params)
         rows = [_as_values(text, result) for text, result in zip(texts, results, strict=True)]
         click.echo(json.dumps({"target": llm.target_name, "results": rows}, indent=1, ensure_ascii=False))
     elif len(texts) == 1:
-        pieces = llm.stream(texts[0], params)  # refuses a bad prompt before anything is printed
-        click.echo(texts[0], nl=False)
+        pieces = llm.stream(asked[0], params)  # refuses a bad prompt before anything is printed
+        click.echo("" if chat else texts[0], nl=False)
         for piece in pieces:
             click.echo(piece, nl=False)
         click.echo()
     else:
-        for text, result in zip(texts, llm.generate(texts, params), strict=True):
+        for text, result in zip(texts, llm.generate(asked, params), strict=True):
             click.echo(f"{text}{result.text}\n---")
 
 
@@ -78,6 +84,18 @@ def _emulated(bundle: Path, target: str | None) -> str:
     name = target_to_run(read_manifest(bundle), target, is_emulated=True)
     os.environ[HIP_DYLIB_VARIABLE] = str(emulator_folder())
     return name
+
+
+def _chats(bundle: Path, texts: list[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """Token ids of chats with one message each."""
+    from amdnfs_runtime.chat_template import ChatTemplate, read_template_source
+
+    source = read_template_source(bundle)
+    if source is None:
+        raise UsageError(f"{bundle} has no chat template: its model only continues texts; leave out --chat")
+    template = ChatTemplate(source)
+    chats = [template.render([{"role": "user", "content": text}]) for text in texts]
+    return [tokenizer.encode(chat, add_special_tokens=False).ids for chat in chats]
 
 
 def _standard_input() -> str:

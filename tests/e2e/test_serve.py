@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -421,3 +422,16 @@ def test_without_the_extra(demo: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: this command needs starlette; install it with: pip install 'amdnfs[serve]'\n"
+
+
+def test_generate_with_the_chat_template(run_cli: RunCli, demo: Path, tmp_path: Path) -> None:
+    options = ("--target", "cpu", "--chat", "--max-tokens", "8")
+    done = run_cli("amdnfs", "generate", demo, "--prompt", SUM, *options)
+    assert (done.code, done.out) == (2, "")
+    assert "has no chat template: its model only continues texts; leave out --chat" in done.err
+    bundle = Path(shutil.copytree(demo, tmp_path / "chat.amdnfs"))
+    (bundle / "tokenizer" / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}", "utf-8")
+    done = run_cli("amdnfs", "generate", bundle, "--prompt", SUM, *options)
+    assert (done.code, done.out) == (0, " 42.\n")
+    done = run_cli("amdnfs", "generate", bundle, "--prompt", SUM, "--prompt", "8 + 9 =", "--json", *options)
+    assert [result["text"] for result in json.loads(done.out)["results"]] == [" 42.", " 17."]
