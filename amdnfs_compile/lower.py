@@ -111,6 +111,21 @@ def _lower_once(
         )
 
 
+def compile_from_flow(flow: Path, target: Target, output_name: str) -> Path:
+    """Compiles a module of the flow phase that is not for a bundle; no checks of a compile are made.
+
+    Args:
+        flow: The module, as bytecode.
+        target: What to compile for.
+        output_name: Of the `.vmfb`, in the folder of `flow`.
+
+    Raises:
+        LoweringError: If IREE fails.
+    """
+    flags = (*COMMON_FLAGS, *target.compile_flags, "--compile-from=flow")
+    return _iree(flow.parent, flow, output_name, target, flags, CompilerProcesses())
+
+
 def _fresh(folder: Path) -> Path:
     """`folder`, without what an earlier compile left in it."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -33,6 +33,11 @@ class Observation:
     """Of each row its text and the position of its last token."""
 
 
+def default_tokens(manifest: Manifest) -> int:
+    """Length of a text if none is named: two pages and a half."""
+    return 2 * manifest.page_tokens + manifest.page_tokens // 2
+
+
 def make_texts(manifest: Manifest, num_tokens: int, seed: int) -> IntArray:
     """Random texts `[NUM_TEXTS, num_tokens]`; the last begins like the second, with whole pages.
 

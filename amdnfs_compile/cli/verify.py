@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +29,22 @@ _WIDTH = 120
 )
 @click.option("--target", help="Target to run [default: the best for this machine].")
 @click.option("--emulate", is_flag=True, help="Execute a hip program's machine code on the CPU.")
+@click.option(
+    "--bisect",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="If numbers differ, find the first dispatch that does; leaves its operands and code in FOLDER.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random texts.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify_command(
-    bundle: Path, against: Path | None, target: str | None, emulate: bool, seed: int, as_json: bool
+    bundle: Path,
+    against: Path | None,
+    target: str | None,
+    emulate: bool,
+    bisect: Path | None,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Check the digests of BUNDLE and, with --against, its logits against transformers in f32.
 
@@ -41,18 +54,28 @@ def verify_command(
     manifest = read_manifest(bundle)
     if against is not None and not against.is_dir():  # before the weights are read
         raise UsageError(f"--against {against}: no such folder; give that of the model the bundle was made from")
+    if bisect is not None and not (emulate and against is not None):
+        raise UsageError(
+            "--bisect runs programs on the emulator and compiles the model again: add --emulate and --against"
+        )
     verify_files(bundle, manifest)
     checks, name = _compare(bundle, manifest, against, target, emulate, seed)
+    wrong = [check for check in checks if not check.is_right]
+    values: dict[str, Any] = {"files": len(manifest.files), "checks": [_values(check) for check in checks]}
+    values |= {"target": name or None, "emulated": emulate}
+    lines: list[str] = []
+    if wrong and bisect is not None and against is not None:
+        values["bisection"], lines = _bisect(bundle, against, name, seed, bisect)
     if as_json:
-        values: dict[str, Any] = {"files": len(manifest.files), "checks": [_values(check) for check in checks]}
-        click.echo(json.dumps({**values, "target": name or None, "emulated": emulate}, indent=1, sort_keys=True))
+        click.echo(json.dumps(values, indent=1, sort_keys=True))
     else:
         click.echo(f"{len(manifest.files)} files agree with their digests")
         if checks:
             _show(checks, f"{name}, executed on the emulator" if emulate else name)
         else:
             click.echo("numbers were not compared; give the model's folder with --against")
-    wrong = [check for check in checks if not check.is_right]
+        for line in lines:
+            click.echo(line)
     if wrong:
         whose = " and ".join(dict.fromkeys(f"{check.against}'s" for check in wrong)).replace("transformers's", _THEIRS)
         names = ", ".join(dict.fromkeys(check.name for check in wrong))
@@ -80,6 +103,26 @@ def _compare(
         )
     how = emulation() if emulate else None
     return verify_bundle(bundle, against, name, seed=seed, emulation=how, with_cpu=with_cpu), name
+
+
+def _bisect(bundle: Path, model: Path, target: str, seed: int, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Looks for the first wrong dispatch: what was found as plain values, and as lines to print."""
+    from amdnfs_compile.bisect import bisect, judge
+    from amdnfs_compile.bisect_text import finding_values, write_bisection
+    from amdnfs_compile.cli.emulation import emulation
+    from amdnfs_compile.replay import default_tokens, make_texts
+    from amdnfs_compile.verify import tolerance_of
+
+    manifest = read_manifest(bundle)
+    texts, tolerance = make_texts(manifest, default_tokens(manifest), seed), tolerance_of(manifest)
+    is_right = judge(bundle, model, target, texts, tolerance)
+    click.echo(f"looking for the first dispatch of {target} that differs: compiling again, with traces", err=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="amdnfs-") as work:
+        found = bisect(bundle, model, target, texts, is_right, tolerance, Path(work), emulation())
+        lines = write_bisection(found, folder)
+    values = None if found.finding is None else finding_values(found.finding)
+    return {"finding": values, "notes": list(found.notes)}, lines
 
 
 def _values(check: Check) -> dict[str, Any]:

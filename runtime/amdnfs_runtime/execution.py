@@ -29,6 +29,7 @@ from amdnfs_runtime.bundle import Manifest, read_manifest
 from amdnfs_runtime.calls import Arguments
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE, Program
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
+from amdnfs_runtime.tracing import Tensors, TracedSteps
 
 LIBRARY = "libamdhip64.so"
 VARIABLES = "AMDNFS_EMULATE_"
@@ -86,8 +87,17 @@ class Emulation:
 class EmulatedSteps:
     """Runs a hip program in a process of its own. Use it in a `with` statement, which ends the process."""
 
-    def __init__(self, bundle: Path, target: str, num_pages: int, emulation: Emulation) -> None:
+    def __init__(
+        self, bundle: Path, target: str, num_pages: int, emulation: Emulation, traced: Path | None = None
+    ) -> None:
         """Starts the process and loads the program there.
+
+        Args:
+            bundle: The bundle.
+            target: Its target.
+            num_pages: Pages of the pools.
+            emulation: How to emulate.
+            traced: A program with traces to run instead of the target's own; see `tracing.py`.
 
         Raises:
             ArtifactError: If the library is missing, or it refuses the program: a damaged code object, an unknown gfx.
@@ -96,16 +106,18 @@ class EmulatedSteps:
         if not (emulation.library / LIBRARY).is_file():
             raise ArtifactError(f"{emulation.library}: that folder has no {LIBRARY}")
         self._target, self._timeout_s = target, emulation.timeout_s
+        self.tensors: Tensors = {}
+        """What the last step traced."""
         self._process, self._connection, self._log = _start(emulation)
         try:
-            self._ask("loading", "load", str(bundle), target, num_pages)
+            self._ask("loading", "load", str(bundle), target, num_pages, None if traced is None else str(traced))
         except BaseException:
             self.close()
             raise
 
     def step(self, name: str, arguments: Arguments) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """See `Steps.step`; the message of a fault names kernel, instruction and address."""
-        greedy, logits = self._ask(name, "step", name, arguments)
+        greedy, logits, self.tensors = self._ask(name, "step", name, arguments)
         return greedy, logits
 
     def _ask(self, what: str, *request: Any) -> Any:
@@ -179,11 +191,16 @@ def _serve(connection: Connection) -> None:
     """Answers requests `(what, arguments...)` with `(class of the error or None, value or message)` until the end."""
     steps: list[Steps] = []
 
-    def load(bundle: str, target: str, num_pages: int) -> None:
-        steps[:] = [LocalSteps(Path(bundle), read_manifest(Path(bundle)), target, num_pages)]
+    def load(bundle: str, target: str, num_pages: int, traced: str | None) -> None:
+        manifest = read_manifest(Path(bundle))
+        if traced is None:
+            steps[:] = [LocalSteps(Path(bundle), manifest, target, num_pages)]
+        else:
+            steps[:] = [TracedSteps(Path(bundle), manifest, target, Path(traced), num_pages)]
 
     def step(name: str, arguments: Arguments) -> Any:
-        return steps[0].step(name, arguments)
+        greedy, logits = steps[0].step(name, arguments)
+        return greedy, logits, getattr(steps[0], "tensors", {})
 
     known: Mapping[str, Callable[..., Any]] = {"load": load, "step": step}
     while True:

@@ -12,14 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from amdnfs_runtime.bundle import read_manifest
+from amdnfs_runtime.bundle import Manifest, read_manifest
 from amdnfs_runtime.calls import Arguments
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.execution import EmulatedSteps, Emulation, LocalSteps
 from amdnfs_runtime.report.code_objects import find_code_objects
 
-from amdnfs_compile import CompileOptions, compile_model
+from amdnfs_compile import CompileOptions, bisect, compile_model
+from amdnfs_compile.bisect_text import LISTING
+from amdnfs_compile.traced import TracedProgram
 from tests.conftest import RunCli
 
 needs_emulator = pytest.mark.skipif(
@@ -57,20 +59,32 @@ def one_chunk() -> Arguments:
     return np.arange(16, dtype=np.int64)[None], np.array([0], np.int64), np.array([16], np.int64), table
 
 
-def with_other_instructions(bundle: Path, folder: Path, old: int, new: int) -> Path:
-    """A copy of `bundle` in whose gfx942 program instructions whose first dword begins with `old` begin with `new`."""
-    copy = Path(shutil.copytree(bundle, folder / "damaged.amdnfs"))
-    path = copy / read_manifest(copy).targets["gfx942"].program
+def change_instructions(path: Path, kernel: str, old: int, new: int) -> None:
+    """Lets instructions of a program whose first dword begins with `old` begin with `new`.
+
+    Args:
+        path: The program.
+        kernel: Part of the names of the kernels that change.
+        old: Upper half of a dword.
+        new: Upper half of a dword.
+    """
     program = np.fromfile(path, np.uint8)
     num_changed = 0
     for item in find_code_objects(program.tobytes()):
-        for begin, end in item.code:
-            words = program[item.offset + begin : item.offset + end].view(np.uint32)
-            is_old = words >> 16 == old
-            num_changed += is_old.sum()
-            words[is_old] = words[is_old] & 0xFFFF | new << 16
+        for name, (begin, end) in item.functions.items():
+            if kernel in name:
+                words = program[item.offset + begin : item.offset + end].view(np.uint32)
+                is_old = words >> 16 == old
+                num_changed += is_old.sum()
+                words[is_old] = words[is_old] & 0xFFFF | new << 16
     assert num_changed
     path.write_bytes(program.tobytes())
+
+
+def with_other_instructions(bundle: Path, folder: Path, old: int, new: int) -> Path:
+    """A copy of `bundle` with another gfx942 program."""
+    copy = Path(shutil.copytree(bundle, folder / "damaged.amdnfs"))
+    change_instructions(copy / read_manifest(copy).targets["gfx942"].program, "", old, new)
     return copy
 
 
@@ -111,9 +125,44 @@ def test_digests_find_it_before(run_cli: RunCli, amd_bundle: Path, tmp_path: Pat
     assert "artifacts/gfx942/program.vmfb" in done.err
 
 
+def test_bisect_names_the_dispatch(
+    run_cli: RunCli, amd_bundle: Path, twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault in the kernel that joins the splits of attention; the next target has right numbers."""
+    monkeypatch.setattr("amdnfs_compile.cli.verify.verify_files", lambda *_: None)
+    monkeypatch.setattr(bisect, "OTHERS", ("gfx942", "gfx1100"))
+    plain = bisect.compile_traced
+
+    def compile_with_a_fault(model: Path, manifest: Manifest, target: str, folder: Path) -> TracedProgram:
+        found = plain(model, manifest, target, folder)
+        if target == "gfx942":
+            change_instructions(found.program, "combine_splits", PK_MUL_F32, PK_ADD_F32)
+        return found
+
+    monkeypatch.setattr(bisect, "compile_traced", compile_with_a_fault)
+    bundle = with_other_instructions(amd_bundle, tmp_path, PK_MUL_F32, PK_ADD_F32)
+    folder = tmp_path / "found"
+    arguments = ("--target", "gfx942", "--emulate", "--against", twin, "--bisect", folder, "--json")
+    done = run_cli("amdnfs", "verify", bundle, *arguments)
+    assert done.code == 6
+    bisection = json.loads(done.out)["bisection"]
+    assert bisection["notes"] == [
+        "compiled again, the program differs from that of the bundle: other tools made it, or it was altered"
+    ]
+    finding = bisection["finding"]
+    assert (finding["op"], finding["layer"], finding["entry_point"]) == ("attention", 0, "prefill_16")
+    assert (finding["beside"], finding["kernel"].split("::")[1]) == ("gfx1100", "combine_splits")
+    assert [item["num_different"] for item in finding["operands"]] == [0, 0]
+    assert finding["results"][0]["num_different"] > 0
+    assert "v_pk_add_f32" in (folder / LISTING).read_text()
+    got, wanted = (np.load(folder / f"result-0-{side}.npy") for side in ("got", "wanted"))
+    assert np.abs(got - wanted).max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["--emulate", "--bisect", "x"], 2, "error: --bisect runs programs on the emulator and compiles the model aga"),
         (["--emulate"], 2, "error: --emulate runs hip programs; name one of the bundle's gfx targets with --target: "),
         (["--emulate", "--target", "cpu"], 2, "error: --emulate runs hip programs; name one of the bundle's gfx targ"),
         (["--emulate", "--target", "gfx90a"], 6, "error: the bundle has no target gfx90a; it holds "),

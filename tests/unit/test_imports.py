@@ -20,7 +20,7 @@ ALLOWED = {
 HEAVY = {"torch", "transformers", "safetensors", "huggingface_hub", "onnx", "iree.compiler"}
 """What a serving host does not have."""
 
-MAY_RUN_BUNDLES = {"cli", "replay.py", "verify.py"}
+MAY_RUN_BUNDLES = {"bisect.py", "bisect_text.py", "cli", "replay.py", "verify.py"}
 """Parts of amdnfs_compile that may import more of the runtime than the bundle's format and the errors."""
 
 

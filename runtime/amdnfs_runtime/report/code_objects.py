@@ -24,6 +24,7 @@ _NOTE_METADATA = 32
 _SECTION_NOTE, _SECTION_SYMBOLS, _SECTION_DYNAMIC_SYMBOLS, _SECTION_NO_BITS = 7, 2, 11, 8
 _DESCRIPTOR_BYTES = 64
 _FLAG_EXECUTABLE = 4
+_SYMBOL_FUNCTION = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,8 @@ class CodeObject:
     """Processor that its metadata names, without features; empty if it names none."""
     code: tuple[tuple[int, int], ...]
     """Half-open ranges of the image that hold machine code."""
+    functions: Mapping[str, tuple[int, int]]
+    """Of each function the half-open range of the image that holds its code, by name."""
     kernels: Mapping[str, Kernel]
     """By name, in the order of the metadata."""
 
@@ -142,6 +145,11 @@ def _read_object(image: bytes, offset: int) -> CodeObject:
         sha256=hashlib.sha256(image).hexdigest(),
         gfx=triple.rsplit("-", maxsplit=1)[-1].split(":")[0],
         code=tuple((item[4], item[4] + item[5]) for item in sections if item[2] & _FLAG_EXECUTABLE),
+        functions={
+            name: (begin, begin + size)
+            for name, kind, begin, size in _symbols(image, sections)
+            if kind == _SYMBOL_FUNCTION
+        },
         kernels=kernels,
     )
 
@@ -158,22 +166,28 @@ def _notes(image: bytes, section: tuple[int, ...]) -> Iterator[bytes]:
         at = begin + (size + 3) // 4 * 4
 
 
-def _descriptors(image: bytes, sections: list[tuple[int, ...]]) -> dict[str, bytes]:
-    """The kernel descriptors (64 bytes each) by kernel."""
-    found = {}
+def _symbols(image: bytes, sections: list[tuple[int, ...]]) -> Iterator[tuple[str, int, int, int]]:
+    """Of each symbol that lies in a section: name, type, offset in the image, size."""
     for table in sections:
         if table[1] not in (_SECTION_SYMBOLS, _SECTION_DYNAMIC_SYMBOLS):
             continue
         names = sections[table[6]][4]
         for at in range(table[4], table[4] + table[5], 24):
-            name_offset, home_index, value = struct.unpack_from("<IxxHQ", image, at)
+            name_offset, info, home_index, value, size = struct.unpack_from("<IBxHQQ", image, at)
             begin = names + name_offset
             name = image[begin : image.index(0, begin)].decode("utf-8", "replace")
-            if name.endswith(".kd") and 0 < home_index < len(sections):
+            if 0 < home_index < len(sections):
                 home = sections[home_index]
-                place = home[4] + value - home[3]
-                found[name.removesuffix(".kd")] = image[place : place + _DESCRIPTOR_BYTES]
-    return found
+                yield name, info & 15, home[4] + value - home[3], size
+
+
+def _descriptors(image: bytes, sections: list[tuple[int, ...]]) -> dict[str, bytes]:
+    """The kernel descriptors (64 bytes each) by kernel."""
+    return {
+        name.removesuffix(".kd"): image[begin : begin + _DESCRIPTOR_BYTES]
+        for name, _, begin, _ in _symbols(image, sections)
+        if name.endswith(".kd")
+    }
 
 
 def _kernel(name: str, entry: Mapping[str, Any], descriptor: bytes) -> Kernel:
