@@ -36,7 +36,7 @@ void hip_log(const char *format, ...) __attribute__((format(printf, 1, 2)));
 // Reads the environment once. HIP_INVALID_VALUE for a setting that cannot be read.
 HipError hip_start(void);
 
-// The chip that the device reports: AMDNFS_EMULATE_TARGET, or that of the first code object. NULL: none yet.
+// The chip that the device reports: AMDNFS_EMULATE_TARGET, or that of the code object loaded last. NULL: none yet.
 const Chip *hip_chip(void);
 // HIP_NO_BINARY_FOR_GPU if the device is another chip.
 HipError hip_claim_chip(const Chip *chip);

@@ -11,6 +11,7 @@ extern u64 wave_budget;
 static __thread char message[1024] = "no error";
 static FILE *log_file;
 static const Chip *device_chip;
+static bool is_chip_wanted;
 static HipError start_error;
 static pthread_once_t is_started = PTHREAD_ONCE_INIT;
 static int context;   // only its address is used
@@ -48,6 +49,7 @@ static void start(void) {
   counters_init();
   if (target && *target) {
     device_chip = chip_by_name(target);
+    is_chip_wanted = true;
     snprintf(text, sizeof text, "AMDNFS_EMULATE_TARGET=%s is no chip that the emulator knows", target);
     if (!device_chip) refuse(text);
   }
@@ -67,7 +69,8 @@ HipError hip_start(void) {
 const Chip *hip_chip(void) { return device_chip; }
 
 HipError hip_claim_chip(const Chip *chip) {
-  if (!device_chip) device_chip = chip;
+  // Without a wish, the device is whatever each code object is for.
+  if (!is_chip_wanted) device_chip = chip;
   if (device_chip == chip) return HIP_SUCCESS;
   hip_set_message("the code object is for %s, the emulated device is a %s", chip->name, device_chip->name);
   return HIP_NO_BINARY_FOR_GPU;
