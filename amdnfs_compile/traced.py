@@ -33,7 +33,7 @@ from amdnfs_targets.registry import get_target
 
 from amdnfs_compile.compiler import compile_model
 from amdnfs_compile.lower import compile_from_flow, write_bytecode
-from amdnfs_compile.options import CompileOptions, Dtype
+from amdnfs_compile.options import CompileOptions, Dtype, KvCacheDtype
 from amdnfs_compile.quantize.scheme import GroupSize, Quantize
 
 _DISPATCH = "flow.dispatch"
@@ -118,6 +118,8 @@ def options_of(manifest: Manifest) -> CompileOptions:
         "context_tokens": manifest.model.context_tokens,
         "prefill_chunks": tuple(sorted(point.tokens for point in points if point.kind == "prefill")),
         "decode_batches": tuple(sorted({point.batch for point in points if point.kind == "decode"})),
+        "kv_cache_dtype": KvCacheDtype.FP8 if manifest.cache_dtype == "fp8" else KvCacheDtype.AUTO,
+        "speculate": max((point.tokens for point in points if point.kind == "verify"), default=1) - 1,
         "offline": True,
     }
     if manifest.model.quantization == "none":
