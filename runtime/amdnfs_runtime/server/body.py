@@ -17,6 +17,11 @@ from amdnfs_runtime.server.errors import ApiError, bad_request
 MOST_DEPTH = 64
 """Deepest nesting of a body; a JSON schema of a tool seldom has more than 20."""
 
+MOST_MEMBERS = 2048
+"""Most members of an object of a body; each could be an error of its own."""
+MOST_PARTS = 100_000
+"""Most lists and objects of a body; a prompt of token ids is one, a message two or three."""
+
 _LONGEST_SHOWN = 80
 _SHAPES = {"prompt": "must be a text, a list of texts, a list of token ids, or a list of lists of token ids"}
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -70,6 +75,7 @@ def _finite(text: str) -> float:
 
 def _check_values(top: dict[str, Any]) -> None:
     """Checks depth, and that every text can be written as UTF-8; a JSON escape can stand for half a character."""
+    num_parts = 0
     pending: list[tuple[Any, int]] = [(top, 1)]
     while pending:
         value, depth = pending.pop()
@@ -78,7 +84,12 @@ def _check_values(top: dict[str, Any]) -> None:
         elif isinstance(value, (dict, list)):
             if depth > MOST_DEPTH:
                 raise bad_request(f"the body is nested more than {MOST_DEPTH} levels deep")
+            num_parts += 1
+            if num_parts > MOST_PARTS:
+                raise bad_request(f"the body has more than {MOST_PARTS} lists and objects")
             if isinstance(value, dict):
+                if len(value) > MOST_MEMBERS:
+                    raise bad_request(f"an object of the body has more than {MOST_MEMBERS} members")
                 pending += [(key, depth) for key in value]
                 value = list(value.values())
             pending += [(item, depth + 1) for item in value if not isinstance(item, (int, float))]

@@ -26,6 +26,7 @@ from amdnfs_runtime.server.service import Service
 DONE = b"data: [DONE]\n\n"
 """The last event of OpenAI's older streams."""
 
+_SMALL_BYTES = 2**15
 _F = TypeVar("_F", bound=Fields)
 _T = TypeVar("_T")
 
@@ -84,7 +85,10 @@ class Endpoint(Generic[_F]):
         """
         exchange = exchange_of(scope)
         data = await self._read(exchange, receive)
-        fields = parse_body(data, self._fields)
+        if len(data) < _SMALL_BYTES:
+            fields = parse_body(data, self._fields)
+        else:  # in a thread, as others wait for their tokens
+            fields = await asyncio.to_thread(parse_body, data, self._fields)
         if not self._generates:
             await _unless_gone(receive, self._answer(fields, exchange, send))
             return

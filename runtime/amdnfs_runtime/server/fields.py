@@ -34,11 +34,17 @@ Stop = Annotated[str, Field(min_length=1, max_length=MOST_STOP_CHARS)]
 """A stop string."""
 JsonObject = dict[str, Any]
 """Any JSON object."""
+TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
+"""Token ids. All lists stop at their first error, else a long one could have millions."""
 Prompt = (
     str
-    | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS)]
-    | Annotated[list[TokenId], Field(min_length=1)]
-    | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MOST_PROMPTS)]
+    | Annotated[list[str], Field(min_length=1, max_length=MOST_PROMPTS, fail_fast=True)]
+    | Annotated[TokenIds, Field(min_length=1)]
+    | Annotated[
+        list[Annotated[TokenIds, Field(min_length=1)]],
+        Field(min_length=1, max_length=MOST_PROMPTS),
+        Field(fail_fast=True),
+    ]
 )
 """A text, token ids, or a list of either."""
 
@@ -100,9 +106,9 @@ class SamplingFields(NoEffectFields):
     """Same seed, same text, whatever else runs."""
     n: int | None = Field(default=None, ge=1, le=MOST_SAMPLES)
     """Samples of each prompt. Default: 1."""
-    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS, fail_fast=True)] | None = None
     """Texts that end the answer; they are not part of it."""
-    stop_token_ids: Annotated[list[TokenId], Field(max_length=MOST_STOPS)] | None = None
+    stop_token_ids: Annotated[TokenIds, Field(max_length=MOST_STOPS)] | None = None
     """Tokens that end the answer."""
     max_tokens: TokenCount | None = None
     """Most tokens to generate. Default: 16 for completions, as many as fit for chats."""
@@ -120,7 +126,7 @@ class SamplingFields(NoEffectFields):
     """The answer must be JSON that is valid by this schema."""
     guided_regex: str | None = None
     """The answer must match this regular expression."""
-    guided_choice: list[str] | None = None
+    guided_choice: Annotated[list[str], Field(fail_fast=True)] | None = None
     """The answer must be one of these."""
     guided_grammar: str | None = None
     """The answer must follow this grammar."""
@@ -179,11 +185,11 @@ class Message(Fields):
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     """Who speaks."""
-    content: str | list[TextPart] | None = None
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)] | None = None
     """What is said; parts are joined by line ends."""
     name: Name | None = None
     """Name of the speaker; whether the model sees it is up to its template."""
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
     """Calls of an assistant."""
     tool_call_id: Name | None = None
     """The call that a tool's message answers."""
@@ -202,7 +208,7 @@ class Message(Fields):
 class ChatFields(SamplingFields):
     """A request to answer in a chat."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     """The chat so far."""
     max_completion_tokens: TokenCount | None = None
     """The newer name of `max_tokens`."""
@@ -210,7 +216,7 @@ class ChatFields(SamplingFields):
     """Tell the probability of each token."""
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
     """Tell so many of the most likely tokens each time; needs `logprobs`."""
-    tools: list[JsonObject] | None = None
+    tools: Annotated[list[JsonObject], Field(fail_fast=True)] | None = None
     """Functions that the model may call: `{"type": "function", "function": {"name": ..., "parameters": ...}}`."""
     tool_choice: Literal["none", "auto", "required"] | JsonObject | None = None
     """Whether it may, must, or must not call one, or the one to call."""
@@ -222,7 +228,7 @@ class ChatFields(SamplingFields):
     """More variables for the chat template."""
     add_generation_prompt: bool | None = None
     """End the prompt with the beginning of an answer. Default: true."""
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(fail_fast=True)] | None = None
     """Only text is supported."""
     store: bool | None = None
     """Nothing is ever stored."""
@@ -237,9 +243,9 @@ class TokenizeFields(Fields):
     """A text."""
     add_special_tokens: bool | None = None
     """Add the begin token, if the model has one. Default: true for a text, false for a chat."""
-    messages: Annotated[list[Message], Field(min_length=1)] | None = None
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)] | None = None
     """A chat, instead of a text."""
-    tools: list[JsonObject] | None = None
+    tools: Annotated[list[JsonObject], Field(fail_fast=True)] | None = None
     """Functions that the model may call in the chat."""
     chat_template_kwargs: JsonObject | None = None
     """More variables for the chat template."""
@@ -254,7 +260,7 @@ class DetokenizeFields(Fields):
 
     model: Name | None = None
     """Name of the model; may be left out."""
-    tokens: list[TokenId]
+    tokens: TokenIds
     """The token ids."""
 
 

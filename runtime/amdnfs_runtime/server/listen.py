@@ -125,11 +125,17 @@ class _Protocol(H11Protocol):
     """Ends connections that are too many, or whose head does not come."""
 
     read_timeout_s = 0.0
+    _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         # uvicorn 0.54 times connections between requests, but not the first request.
-        self.loop.call_later(self.read_timeout_s, self._close_if_silent)
+        self._head_timer = self.loop.call_later(self.read_timeout_s, self._close_if_silent)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()  # it would keep what is left of the connection
+        super().connection_lost(exc)
 
     def _close_if_silent(self) -> None:
         if self.cycle is None and not self.transport.is_closing():

@@ -33,7 +33,7 @@ class InputMessage(Fields):
     """What kind of item it is."""
     role: Literal["system", "developer", "user", "assistant"]
     """Who speaks."""
-    content: str | list[InputPart]
+    content: str | Annotated[list[InputPart], Field(fail_fast=True)]
     """What is said; parts are joined by line ends."""
     id: str | None = None
     """No effect; answers have it."""
@@ -67,7 +67,7 @@ class InputCallOutput(Fields):
     """What kind of item it is."""
     call_id: Name
     """The call that it answers."""
-    output: str | list[InputPart]
+    output: str | Annotated[list[InputPart], Field(fail_fast=True)]
     """What it gave."""
     id: str | None = None
     """No effect."""
@@ -116,7 +116,7 @@ class ResponseFields(NoEffectFields):
 
     model: Name | None = None
     """Name of the model; may be left out."""
-    input: str | Annotated[list[InputItem], Field(min_length=1)]
+    input: str | Annotated[list[InputItem], Field(min_length=1, fail_fast=True)]
     """What the user says, or the items of the talk so far."""
     instructions: str | None = None
     """A system message before them."""
@@ -128,11 +128,11 @@ class ResponseFields(NoEffectFields):
     """Keep the most likely tokens up to this probability. Default: the model's, else 1."""
     top_logprobs: int | None = Field(default=None, ge=0, le=MOST_LOGPROBS)
     """Tell so many of the most likely tokens each time; needs `include`."""
-    include: list[Literal["message.output_text.logprobs"]] | None = None
+    include: Annotated[list[Literal["message.output_text.logprobs"]], Field(fail_fast=True)] | None = None
     """Tell the probability of each token."""
     text: TextOptions | None = None
     """What the answer must look like."""
-    tools: list[JsonObject] | None = None
+    tools: Annotated[list[JsonObject], Field(fail_fast=True)] | None = None
     """Functions that the model may call: `{"type": "function", "name": ..., "parameters": ...}`."""
     tool_choice: Literal["none", "auto", "required"] | JsonObject | None = None
     """Whether it may, must, or must not call one, or the one to call."""

@@ -33,6 +33,7 @@ MOST_SAMPLES_A_REQUEST = 512
 
 _MODEL_DEFAULTS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 _SEEDS = 2**64
+_SMALL_PROMPT = 2**12  # in characters or tokens: 1 ms
 
 
 class Service:
@@ -109,7 +110,7 @@ class Service:
         return name
 
     async def text_ids(self, text: str, *, add_special_tokens: bool = True, param: str = "prompt") -> list[int]:
-        """Token ids of a text, in a thread: a long one takes a while.
+        """Token ids of a text.
 
         Args:
             text: The text.
@@ -126,7 +127,7 @@ class Service:
             return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
         try:
-            return await asyncio.to_thread(work)
+            return work() if len(text) < _SMALL_PROMPT else await asyncio.to_thread(work)
         except AmdnfsError as error:
             raise bad_request(str(error), param) from error
         except TypeError as error:  # what the library makes of lone surrogates
@@ -225,7 +226,10 @@ class Service:
             requests = []
             for ids in prompts:
                 params = SamplingParams(**{"max_tokens": self.room(len(ids)), **options})
-                requests.append(await self.engine.prepare(ids, params))
+                if params.structure is None and len(ids) < _SMALL_PROMPT:
+                    requests.append(self.engine.engine.prepare(ids, params))
+                else:  # in a thread, of which there are few
+                    requests.append(await self.engine.prepare(ids, params))
             for request in requests:
                 run.streams.append(self.engine.submit(request))
             await run.begin()

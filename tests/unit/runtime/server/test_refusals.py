@@ -139,6 +139,9 @@ def test_a_prompt_over_the_context_is_refused_with_numbers(server: Running, stre
         (b'{"prompt": 1e999}', "the number 1e999 is too large"),
         (b'{"prompt": %s}' % (b"9" * 5000), "the body is not JSON: Exceeds the limit"),
         (b'{"prompt": %s%s}' % (b"[" * 65, b"]" * 65), "nested more than 64 levels deep"),
+        (b'{"prompt": [%s[]]}' % (b"[]," * 100_000), "more than 100000 lists and objects"),
+        (b'{"prompt": ["a", %s 0]}' % (b"1," * 200_000), "prompt: must be a text, a list of texts"),
+        (json.dumps({"prompt": "a", "metadata": dict.fromkeys(map(str, range(3000)))}).encode(), "more than 2048"),
         (b'{"prompt": %s}' % (b'{"a":' * 100_000), "nested more than 64 levels deep"),
     ],
 )
