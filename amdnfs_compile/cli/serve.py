@@ -46,6 +46,7 @@ _EXTRA = ("starlette", "uvicorn", "prometheus_client", "pydantic")
     "--template-timeout", "template_timeout_s", type=float, default=_DEFAULTS.template_timeout_s, show_default=True
 )
 @click.option("--drain-seconds", type=float, default=_DEFAULTS.drain_seconds, show_default=True, help="After SIGTERM.")
+@click.option("--otlp-endpoint", help="Collector for OpenTelemetry's traces, over HTTP [default: none].")
 @click.option("--log-prompts", is_flag=True, help="Write prompts and answers to the log.")
 @click.option("--target", help="Use this target of the bundle [default: the best for this machine].")
 @click.option("--kv-pages", type=int, help="Pages of the KV pool [default: by the free memory].")

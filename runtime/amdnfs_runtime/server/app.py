@@ -41,7 +41,9 @@ def make_app(service: Service) -> Starlette:
     """An ASGI application; its owner starts and closes the service and its engine."""
     routes = _routes(service)
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
-    middleware = [Middleware(Gate, config=service.config, metrics=service.metrics, paths=paths)]
+    middleware = [
+        Middleware(Gate, config=service.config, metrics=service.metrics, tracing=service.tracing, paths=paths)
+    ]
     if service.config.cors_origins:
         cors = Middleware(
             CORSMiddleware,

@@ -13,6 +13,7 @@ LONGEST_S = 1e7
 """Longest time-out; 115 days."""
 
 _PORT_END = 65536
+_URL = re.compile(r"https?://[^/\s]+")
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 
 
@@ -81,6 +82,10 @@ class ServerConfig:
     """Web origins whose pages may use the server, e.g. `https://chat.example.org`; `*` is every page. None, the
     default, lets no other page in."""
 
+    otlp_endpoint: str | None = None
+    """Where a collector takes OpenTelemetry's traces over HTTP, e.g. `http://127.0.0.1:4318/v1/traces`. None, the
+    default, sends none."""
+
     log_prompts: bool = False
     """Write prompts and answers to the log."""
 
@@ -100,6 +105,8 @@ class ServerConfig:
         for origin in self.cors_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise UsageError(f"cors_origins: an origin is like https://chat.example.org, or *, not {origin!r}")
+        if self.otlp_endpoint is not None and not _URL.match(self.otlp_endpoint):
+            raise UsageError(f"otlp_endpoint must be like http://127.0.0.1:4318/v1/traces, not {self.otlp_endpoint!r}")
         check_bool("log_prompts", self.log_prompts)
         self._check_numbers()
 

@@ -17,6 +17,7 @@ from amdnfs_runtime.server.errors import ApiError, from_failure
 from amdnfs_runtime.server.exchange import REQUEST_ID, Exchange, begin_exchange
 from amdnfs_runtime.server.logs import log_bug, log_exchange
 from amdnfs_runtime.server.metrics import Metrics
+from amdnfs_runtime.server.tracing import Tracing
 
 OPEN_PATHS = frozenset(
     {"/", "/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/favicon.ico"}
@@ -100,13 +101,16 @@ class RateLimit:
 class Gate:
     """ASGI middleware around all endpoints; the innermost that sees every request."""
 
-    def __init__(self, app: ASGIApp, *, config: ServerConfig, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, config: ServerConfig, metrics: Metrics, tracing: Tracing, paths: frozenset[str]
+    ) -> None:
         """Guards `app`.
 
         Args:
             app: What answers.
             config: Keys and limits.
             metrics: Counts requests.
+            tracing: Is told of requests.
             paths: Paths to count by name; all others are counted together.
         """
         self._app = app
@@ -115,6 +119,7 @@ class Gate:
         self._max_header_bytes = config.max_header_bytes
         self._log_prompts = config.log_prompts
         self._metrics = metrics
+        self._tracing = tracing
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -164,6 +169,8 @@ class Gate:
         if exchange.failure is not None and not isinstance(exchange.failure, (ApiError, AmdnfsError)):
             log_bug(exchange)
         log_exchange(exchange, scope["method"], scope["path"], status)
+        if not scope["path"].startswith(_UNLIMITED_FOLDERS):
+            self._tracing.record(exchange, method, path, status)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

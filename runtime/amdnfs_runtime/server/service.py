@@ -27,6 +27,7 @@ from amdnfs_runtime.server.metrics import Metrics
 from amdnfs_runtime.server.runs import Run, usage
 from amdnfs_runtime.server.templates import TemplateRenderer
 from amdnfs_runtime.server.texts import TokenTexts
+from amdnfs_runtime.server.tracing import make_tracing
 
 MOST_SAMPLES_A_REQUEST = 512
 """Most prompts times `n` of one HTTP request."""
@@ -63,6 +64,7 @@ class Service:
         self.tokenizer: Tokenizer = tokenizer
         self.texts = TokenTexts(tokenizer)
         self.metrics = Metrics(engine)
+        self.tracing = make_tracing(config.otlp_endpoint)
         self.renderer = None if template is None else TemplateRenderer(template, config.template_timeout_s)
         self.model_names = config.model_names or (self.manifest.model.name,)
         self.created_s = int(time.time())
@@ -90,7 +92,8 @@ class Service:
             await self.renderer.start()
 
     async def close(self) -> None:
-        """Ends what `start` began."""
+        """Ends what `start` began, and sends the last spans."""
+        await asyncio.to_thread(self.tracing.close)
         if self.renderer is not None:
             await self.renderer.close()
 
@@ -200,9 +203,11 @@ class Service:
             exchange.notes["prompts"] = list(texts)
 
     def note_results(self, exchange: Exchange, results: Sequence[Sequence[GenerationResult]]) -> None:
-        """Notes for the log what an answer took, and its texts if it may have them."""
+        """Notes for the log what an answer took (times are of its first sample), and its texts if it may have them."""
         numbers = usage(results)
         exchange.notes.update({name: numbers[name] for name in ("prompt_tokens", "completion_tokens")})
+        timings = results[0][0].timings
+        exchange.notes.update({name: round(getattr(timings, name), 4) for name in ("queue_s", "prefill_s", "decode_s")})
         if self.config.log_prompts:
             exchange.notes["answers"] = [result.text for samples in results for result in samples]
 
