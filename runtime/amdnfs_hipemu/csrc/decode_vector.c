@@ -239,7 +239,9 @@ static void decode_vop3p(Decoder *d) {
     u32 source = bits_at(d, 32 + 9 * k, 9);
     if (k == 0 && d->family >= GFX11) source = source_with_dpp(d, source, 2, false);
     Operand *o = &inst->src[k];
-    *o = source_operand(d, source, semantics->in[k]);
+    // Mixed precision: constants are halves where OP_SEL_HI says that the source is one.
+    bool is_half = strstr(inst->name, "_mix") && (op_sel_hi >> k & 1);
+    *o = source_operand(d, source, is_half ? TYPE_F16 : semantics->in[k]);
     if (source == 255) o->value = d->literal;  // packed operations read both halves of it
     o->neg = bits_at(d, 61 + k, 1), o->neg_hi = bits_at(d, 8 + k, 1);
     o->half = op_sel >> k & 1, o->half_hi = op_sel_hi >> k & 1;

@@ -128,7 +128,7 @@ static void read_mixed(Wave *w, const Operand *o, f32 *out) {
   const u32 *bits = fetch_raw(w, o, 0, &room);
   if (o->half_hi) {
     u32 halves[MAX_LANES] VECTOR_ALIGNED;
-    for (int l = 0; l < MAX_LANES; l++) halves[l] = bits[l] >> (o->half ? 16 : 0) & 0xffff;
+    for (int l = 0; l < MAX_LANES; l++) halves[l] = bits[l] >> (o->half && o->kind != OPERAND_VALUE ? 16 : 0) & 0xffff;
     halves_to_floats(out, halves, (int)w->lanes);
   } else {
     memcpy(out, bits, MAX_LANES * sizeof(f32));
