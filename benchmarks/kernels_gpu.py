@@ -115,6 +115,7 @@ def attention_case(batch: int, tokens: int, context: int, kv_heads: int, group: 
             start,
             num_valid,
             None,
+            None,
             target,
             kept,
             columns,

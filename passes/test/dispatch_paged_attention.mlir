@@ -123,11 +123,13 @@ func.func @two_layers(%q: !q, %pool: !pool, %other: !pool, %table: !table, %star
 !y = !torch.vtensor<[1,1,4,16],f32>
 !yh = !torch.vtensor<[1,1,4,16],f16>
 
-// What lower-paged-attention refuses, too, is refused there (the third one).
+// What lower-paged-attention refuses, too, is refused there (the third one). Slopes (ALiBi) are one more operand.
+// CHECK-LABEL: func.func private @amdnfs.paged_attention.b1.h4.t1.kv2.d16.p16.f16.scale3F000000.slopes(
+// CHECK-SAME:    [[SLOPES:%[a-z0-9]+]]: tensor<4xf32>) -> tensor<1x1x4x16xf16>
+// CHECK:         flow.dispatch {{.*}}, [[SLOPES]], {{.*}} tensor<4xf32>,
 // CHECK-LABEL: func.func @refused
-// CHECK-COUNT-3: torch.operator "torch.amdnfs.paged_attention"
+// CHECK-COUNT-2: torch.operator "torch.amdnfs.paged_attention"
 // CHECK:       // refused: dispatch-paged-attention: f32 has no kernel; f16 and bf16 have
-// CHECK-NEXT:  // refused: dispatch-paged-attention: the kernel takes no slopes (ALiBi)
 // CHECK-NOT:   // refused
 func.func @refused(%q: !q, %pool: !pool, %qh: !qh, %poolh: !poolh, %three: !three, %t: !table, %s: !count, %slopes: !slopes) -> !yh {
   %none = torch.constant.none

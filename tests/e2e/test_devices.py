@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -78,6 +79,19 @@ def test_other_forms_on_amd_code(twin: str, tmp_path: Path) -> None:
     """Softcap, windows, sinks and interleaved rotary, as CDNA3 machine code."""
     model = make_twin(twin, tmp_path / "model")
     bundle = compile_model(model, ["gfx942"], tmp_path / "bundle", SMALL)
+    checks = verify_bundle(bundle, model, "gfx942", num_tokens=20)
+    assert all(check.is_right for check in checks), checks
+
+
+@needs_emulator
+@pytest.mark.emulator
+@pytest.mark.parametrize("twin", ["bloom", "qwen3", "glm4"])
+def test_other_forms_in_kernels(twin: str, tmp_path: Path) -> None:
+    """Slopes and a fused projection, normalised heads, and half of each vector rotated in pairs, in 16 bits."""
+    model = make_twin(twin, tmp_path / "model", torch.float16)
+    bundle = compile_model(model, ["gfx942"], tmp_path / "bundle", SMALL)
+    facts = json.loads((bundle / "artifacts" / "gfx942" / "facts.json").read_text())
+    assert not [item for item in facts["refusals"] if item["pass"] in ("dispatch-kv-write", "dispatch-paged-attention")]
     checks = verify_bundle(bundle, model, "gfx942", num_tokens=20)
     assert all(check.is_right for check in checks), checks
 

@@ -79,9 +79,6 @@ class DispatchPagedAttentionPass(ModulePass):
             if attention.element not in _ELEMENTS:
                 self.refuse(refusals, op, f"{attention.element} has no kernel; f16 and bf16 have")
                 continue
-            if attention.has_slopes:
-                self.refuse(refusals, op, "the kernel takes no slopes (ALiBi)")
-                continue
             if not has_triton():
                 self.refuse(refusals, op, "the compiler's extra amdnfs[triton] is not installed")
                 continue
@@ -91,6 +88,7 @@ class DispatchPagedAttentionPass(ModulePass):
                 self.refuse(refusals, op, str(error))
                 continue
             operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
+            operands += [op.operands[6]] if attention.has_slopes else []
             call_function(module, op, attention.function_name, text, operands)
             rewrites += 1
         return rewrites
@@ -104,6 +102,7 @@ def _function_text(a: PagedAttention, target: KernelTarget, fp8: Fp8Format) -> s
     result = f"tensor<{a.batch}x{a.tokens}x{a.heads}x{a.head_dim}x{a.element}>"
     counts = f"tensor<{a.batch}xi64>"
     sinks = [("%sinks", f"tensor<{a.heads}x{a.element}>")] if a.has_sinks else []
+    slopes = [("%slopes", f"tensor<{a.heads}xf32>")] if a.has_slopes else []
     tensors = [
         ("%query", query),
         ("%pool", f"{pool}{{%pages}}"),
@@ -118,6 +117,7 @@ def _function_text(a: PagedAttention, target: KernelTarget, fp8: Fp8Format) -> s
     else:
         rows = a.batch * a.heads * a.tokens * built.num_splits
         outs = [f"tensor<{rows}x{a.head_dim}xf32>", f"tensor<{rows}x2xf32>"]
+    tensors += slopes
     text = executable_text(
         built.attention, operation="paged_attention", reads=len(tensors), writes=len(outs), constants=2
     )
@@ -129,7 +129,7 @@ def _function_text(a: PagedAttention, target: KernelTarget, fp8: Fp8Format) -> s
         grid = (a.tokens * (a.heads // a.kv_heads), a.batch * a.kv_heads)
         cost = Cost(flops=(0, 0), num_bytes=(4 * rows * (a.head_dim + 2), 0))
         body += dispatch_text("%whole", built.combine, grid, [*parts, ("%tokens32", "i32")], [result], cost)
-    sink_argument = "".join(f", {name}: {kind}" for name, kind in sinks)
+    sink_argument = "".join(f", {name}: {kind}" for name, kind in (*sinks, *slopes))
     return f"""{text}
 func.func private @"{a.function_name}"(%query: {query}, %pool: {pool}, %table: tensor<{a.batch}x?xi32>,
     %start: {counts}, %valid: {counts}{sink_argument}) -> {result} {{

@@ -47,6 +47,8 @@ class AttentionShape(Protocol):
     def softcap(self) -> float: ...  # noqa: D102
     @property
     def has_sinks(self) -> bool: ...  # noqa: D102
+    @property
+    def has_slopes(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +105,7 @@ def build_attention(shape: AttentionShape, target: KernelTarget, fp8: Fp8Format 
             "start": "*i64",
             "num_valid": "*i64",
             **(sinks if num_splits == 1 else {}),
+            **({"slopes": "*fp32"} if shape.has_slopes else {}),
             **outputs,
             "num_columns": "i32",
             "tokens": "i32",

@@ -89,7 +89,7 @@ def source_of_view(value: Value) -> Value | None:
         split = defining_op(op.operands[0])
         return split.operands[0] if split is not None and split.name == "torch.aten.split.Tensor" else None
     kind = op.name.removeprefix("torch.aten.")
-    known = (*_VIEWS, "alias", "transpose.int", "permute", "slice.Tensor")
+    known = (*_VIEWS, "alias", "transpose.int", "permute", "slice.Tensor", "select.int")
     return op.operands[0] if kind in known and kind != op.name else None
 
 
@@ -123,6 +123,12 @@ def apply_view(view: StridedView, value: Value) -> StridedView | None:
         axes = [constant_int(item) for item in list_elements(op.operands[1]) or []]
         known = [axis % rank for axis in axes if axis is not None]
         return view.permuted(known) if len(known) == rank else None
+    if name == "select.int":
+        axis, index = constant_int(op.operands[1]), constant_int(op.operands[2])
+        if axis is None or index is None:
+            return None
+        axis %= rank
+        return view.cut(axis, index % view.sizes[axis], 1).reshaped(kind.sizes)
     return _cut(view, op, value, kind.sizes)
 
 

@@ -26,6 +26,7 @@ class Attention:
     window: int = 0
     softcap: float = 0.0
     has_sinks: bool = False
+    has_slopes: bool = False
 
     @property
     def heads(self) -> int:
@@ -45,14 +46,18 @@ class Attention:
         q, y = vt((b, h, t, d), e), vt((b, t, h, d), e)
         p, n = vt(("?", 2, self.page, self.kv_heads, d), e), vt((b,), "si64")
         table, sinks = vt((b, "?"), "si32"), vt((h,), e) if self.has_sinks else "!torch.none"
+        slopes = vt((h,), "f32") if self.has_slopes else "!torch.none"
+        extra = [sinks] if self.has_sinks else []
+        names = ["%5" if self.has_sinks else "%none", f"%{5 + len(extra)}" if self.has_slopes else "%none"]
+        extra += [slopes] if self.has_slopes else []
         body = f"""%none = torch.constant.none
   %scale = torch.constant.float {self.scale}
   %window = torch.constant.int {self.window}
   %cap = torch.constant.float {self.softcap}
-  %y0 = torch.operator "torch.amdnfs.paged_attention"(%0, %1, %2, %3, %4, {"%5" if self.has_sinks else "%none"}, %none,
-    %scale, %window, %cap) : ({q}, {p}, {table}, {n}, {n}, {sinks}, !torch.none, !torch.float, !torch.int, !torch.float)
+  %y0 = torch.operator "torch.amdnfs.paged_attention"(%0, %1, %2, %3, %4, {", ".join(names)},
+    %scale, %window, %cap) : ({q}, {p}, {table}, {n}, {n}, {sinks}, {slopes}, !torch.float, !torch.int, !torch.float)
     -> {y}"""
-        return function(self.name, [q, p, table, n, n, *([sinks] if self.has_sinks else [])], [y], body)
+        return function(self.name, [q, p, table, n, n, *extra], [y], body)
 
 
 # 0 tokens of 0: a row of the batch that is not used. A window of 9 ends inside a page, and in a tile of keys.
@@ -106,6 +111,26 @@ ATTENTIONS = [
         page=64,
         element="bf16",
         has_sinks=True,
+    ),
+    Attention(
+        name="decode_64_slopes",
+        targets=("gfx90a", "gfx1201"),
+        spans=((70, 1), (3, 1)),
+        kv_heads=4,
+        has_slopes=True,
+    ),
+    Attention(
+        name="chunk_80_slopes_softcap",
+        targets=("gfx942", "gfx1151"),
+        spans=((37, 17), (0, 3)),
+        tokens=18,
+        kv_heads=2,
+        group=2,
+        head_dim=80,
+        element="bf16",
+        softcap=5.0,
+        has_sinks=True,
+        has_slopes=True,
     ),
     Attention(name="prefill_64", targets=("gfx90a", "gfx1151"), spans=((0, 40),), tokens=40, kv_heads=4, group=4),
     Attention(
@@ -177,6 +202,7 @@ class Step:
     start: Array
     valid: Array
     sinks: Array
+    slopes: Array
 
 
 def make_step(rng: np.random.Generator, case: Attention) -> Step:
@@ -194,7 +220,8 @@ def make_step(rng: np.random.Generator, case: Attention) -> Step:
     sinks[0] -= 60  # far below every score
     query = uniform(rng, (batch, case.heads, case.tokens, case.head_dim), case.element)
     start, valid = np.array(case.spans, np.int64).T.copy()
-    return Step(query=query, pool=pool, table=table, start=start, valid=valid, sinks=sinks)
+    slopes = rng.uniform(0, 0.5, case.heads).astype(np.float32)
+    return Step(query=query, pool=pool, table=table, start=start, valid=valid, sinks=sinks, slopes=slopes)
 
 
 def attend(case: Attention, step: Step, request: int, token: int) -> tuple[Array, Array]:
@@ -208,8 +235,11 @@ def attend(case: Attention, step: Step, request: int, token: int) -> tuple[Array
     sizes = case.scale * np.einsum("shd,hd->sh", np.abs(keys), np.abs(query)).max()
     if case.softcap:
         scores = case.softcap * np.tanh(scores / case.softcap)
-    weights = np.exp(scores)
-    total = weights.sum(0) + (np.exp(step.sinks.astype(np.float64)) if case.has_sinks else 0.0)
+    if case.has_slopes:
+        drops = step.slopes.astype(np.float64) * (position - seen)[:, None]
+        scores, sizes = scores - drops, sizes + drops.max()
+    weights = np.exp(scores - scores.max(0))
+    total = weights.sum(0) + (np.exp(step.sinks.astype(np.float64) - scores.max(0)) if case.has_sinks else 0.0)
     # A weight is off by the error of its score: head_dim products, the scale, the cap; then by that of exp2. Numerator
     # and denominator are sums of at most len(seen) weights. Weights and the result are each rounded to the type once.
     error = (case.head_dim + 4) * SUM * sizes + (16 * case.softcap + 16 + len(seen)) * SUM
@@ -222,6 +252,7 @@ def attend(case: Attention, step: Step, request: int, token: int) -> tuple[Array
 def check_attention(program: EmulatedModule, rng: np.random.Generator, case: Attention) -> None:
     step = make_step(rng, case)
     inputs = [step.query, step.pool, step.table, step.start, step.valid, *([step.sinks] if case.has_sinks else [])]
+    inputs += [step.slopes] if case.has_slopes else []
     (got,) = program.call(case.name, *inputs)
     assert got.dtype == DTYPES[case.element]
     for request, (start, valid) in enumerate(case.spans):

@@ -346,7 +346,13 @@ def check_write(program: EmulatedModule, rng: np.random.Generator, case: Write) 
     # All that is not written, page 0 and the padding of chunks among it, stays as it was.
     assert_within(written, wanted, bound)
     step = Step(
-        query=query.transpose(0, 2, 1, 3), pool=written, table=table, start=start, valid=valid, sinks=np.zeros(0)
+        query=query.transpose(0, 2, 1, 3),
+        pool=written,
+        table=table,
+        start=start,
+        valid=valid,
+        sinks=np.zeros(0),
+        slopes=np.zeros(0),
     )
     for request, (_, count) in enumerate(case.spans):
         for token in range(count):

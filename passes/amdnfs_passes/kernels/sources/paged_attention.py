@@ -6,6 +6,7 @@ head are rows of one tile, so K and V are read once for all of them and never ex
     query  [batch, kv_heads * group, tokens, head_dim]      row m of a tile: token m // group, head m % group
     pool   [num_pages, 2, page_tokens, kv_heads, head_dim]  0 = K, 1 = V; as the queries, or fp8 with a scale of 1
     table  [batch, pages] i32     start, num_valid [batch] i64     sinks [heads] or None
+    slopes [heads] f32 or None: how much a score falls with each token of distance (ALiBi)
 
 The keys that a request sees, [0, start + num_valid), are cut into `NUM_SPLITS` equal runs of whole key tiles. With one
 split the result `[batch, tokens, heads, head_dim]` is written at once; with more, each program writes its unnormalised
@@ -17,7 +18,7 @@ Scores are kept in base 2 (`scale` holds log2(e)). V past the live keys is read 
 a stale NaN in a reused page cannot reach the result.
 
 Source: Dao et al. 2022 (arXiv 2205.14135) algorithm 1 for the running softmax; Dao et al. 2023, "Flash-Decoding for
-long-context inference", for the split.
+long-context inference", for the split; Press et al. 2021 (arXiv 2108.12409) section 3 for slopes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def paged_attention(
     start,
     num_valid,
     sinks,
+    slopes,
     out,
     state,
     num_columns,
@@ -82,6 +84,8 @@ def paged_attention(
     end = first + tl.load(num_valid + request).to(tl.int32)
     # A row sees the keys (last - WINDOW, last]; what a row behind the last token sees is of no matter.
     last = tl.minimum(first + token, end - 1)
+    if slopes is not None:
+        slope = tl.load(slopes + head, mask=is_row, other=0.0) * LOG2E
     # Keys that some row of this tile sees: [begin, stop).
     stop = tl.minimum(end, first + (tile * ROWS + ROWS - 1) // GROUP + 1)
     begin = 0
@@ -122,6 +126,8 @@ def paged_attention(
             # cap * tanh(x / cap) in base 2, with x in base e: tanh(z) = 1 - 2 / (exp(2 z) + 1)
             growth = tl.exp2(score * (2.0 * LOG2E / SOFTCAP))
             score = SOFTCAP * LOG2E - (2.0 * SOFTCAP * LOG2E) / (growth + 1.0)
+        if slopes is not None:
+            score -= slope[:, None] * (last[:, None] - key[None, :]).to(tl.float32)
         # One comparison an element: masks are scalar registers on AMD, and they are what runs out first.
         if WINDOW > 0:
             is_seen = (last[:, None] - key[None, :]).to(tl.uint32, bitcast=True) < WINDOW
