@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from amdnfs_runtime.async_engine import AsyncEngine
 from amdnfs_runtime.chat_template import TemplateSource
-from amdnfs_runtime.errors import AmdnfsError
+from amdnfs_runtime.errors import AmdnfsError, UsageError
 from amdnfs_runtime.prompts import encode
 from amdnfs_runtime.request import GenerationResult, SamplingParams
 from amdnfs_runtime.server.config import ServerConfig
@@ -169,8 +169,10 @@ class Service:
             return await self.renderer.render(
                 messages, tools=tools, add_generation_prompt=add_generation_prompt, variables=variables
             )
-        except AmdnfsError as error:
+        except UsageError as error:
             raise bad_request(str(error), "messages") from error
+        except AmdnfsError as error:  # its process does not start any more
+            raise unavailable(str(error)) from error
 
     def sampling(self, fields: SamplingFields, **others: Any) -> dict[str, Any]:
         """The options of `SamplingParams` that a request gives, with the model's defaults.

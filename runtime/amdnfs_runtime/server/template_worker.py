@@ -22,6 +22,8 @@ from amdnfs_runtime.errors import AmdnfsError, UsageError
 LENGTH = struct.Struct(">I")
 """Form of a length."""
 
+_COMPILE_S = 10.0
+
 
 def main() -> None:
     """Serves until the input ends."""
@@ -31,7 +33,7 @@ def main() -> None:
         return
     resource.setrlimit(resource.RLIMIT_AS, (first["memory_bytes"], first["memory_bytes"]))
     timeout_s = first["timeout_s"]
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
+    signal.setitimer(signal.ITIMER_REAL, max(timeout_s, _COMPILE_S))
     try:
         template = ChatTemplate(TemplateSource(**first["source"]))
     except AmdnfsError as error:

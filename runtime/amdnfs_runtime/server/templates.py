@@ -37,7 +37,8 @@ class TemplateRenderer:
         """
         self._source = source
         self._timeout_s = timeout_s
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
+        # The last one used is taken first: others start only when it is busy.
+        self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
 
     @property
     def source(self) -> TemplateSource:
@@ -45,18 +46,16 @@ class TemplateRenderer:
         return self._source
 
     async def start(self) -> None:
-        """Starts the workers.
+        """Starts the first worker.
 
         Raises:
             ArtifactError: If a template is no jinja.
         """
-        workers = [_Worker(self._source, self._timeout_s) for _ in range(_NUM_WORKERS)]
-        for worker in workers:
-            self._idle.put_nowait(worker)
-        # All of them come to an end before an error of one is told: none is left behind.
-        for failure in await asyncio.gather(*(worker.start() for worker in workers), return_exceptions=True):
-            if failure is not None:
-                raise failure
+        for _ in range(_NUM_WORKERS - 1):
+            self._idle.put_nowait(_Worker(self._source, self._timeout_s))
+        worker = _Worker(self._source, self._timeout_s)
+        self._idle.put_nowait(worker)
+        await worker.start()
 
     async def close(self) -> None:
         """Ends the workers."""
@@ -123,8 +122,8 @@ class _Worker:
         except (EOFError, TimeoutError) as error:
             await self.stop()
             raise ArtifactError(
-                f"{self._source.origin}: the process that renders chat templates does not start, or needs more than "
-                f"{self._timeout_s:g} s; give another template with --chat-template FILE"
+                f"{self._source.origin}: the process that renders chat templates does not start, or does not end; "
+                "give another template with --chat-template FILE"
             ) from error
         if "error" in answer:
             await self.stop()

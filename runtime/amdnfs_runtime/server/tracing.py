@@ -20,6 +20,7 @@ SERVICE_NAME = "amdnfs"
 """What spans say of where they are from, unless `OTEL_SERVICE_NAME` says otherwise."""
 
 _NS = 1e9
+_EXPORT_S = 3.0
 _OF_NOTES = {
     "prompt_tokens": "gen_ai.usage.input_tokens",
     "completion_tokens": "gen_ai.usage.output_tokens",
@@ -109,5 +110,5 @@ def make_tracing(endpoint: str | None) -> Tracing:
             f"--otlp-endpoint needs {error.name}; install it with: pip install 'amdnfs[serve,otel]'"
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": SERVICE_NAME}), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S)))
     return SpanTracing(provider)
