@@ -242,6 +242,8 @@ static void decode_vop3p(Decoder *d) {
     // Mixed precision: constants are halves where OP_SEL_HI says that the source is one.
     bool is_half = strstr(inst->name, "_mix") && (op_sel_hi >> k & 1);
     *o = source_operand(d, source, is_half ? TYPE_F16 : semantics->in[k]);
+    // Pairs of f32: a constant is an f32.
+    if (o->kind == OPERAND_VALUE && semantics->in[k] == TYPE_B64) *o = source_operand(d, source, TYPE_B32);
     if (source == 255) o->value = d->literal;  // packed operations read both halves of it
     o->neg = bits_at(d, 61 + k, 1), o->neg_hi = bits_at(d, 8 + k, 1);
     o->half = op_sel >> k & 1, o->half_hi = op_sel_hi >> k & 1;
