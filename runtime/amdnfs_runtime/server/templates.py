@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from amdnfs_runtime.chat_template import TemplateSource
-from amdnfs_runtime.errors import ArtifactError, UsageError
+from amdnfs_runtime.errors import AmdnfsError, ArtifactError, UsageError
 from amdnfs_runtime.server.template_worker import LENGTH
 
 MEMORY_BYTES = 2**30
@@ -36,7 +36,8 @@ class TemplateRenderer:
             timeout_s: Longest time that a chat may take.
         """
         self._source = source
-        self._timeout_s = timeout_s
+        self._workers = [_Worker(source, timeout_s) for _ in range(_NUM_WORKERS)]
+        self._tasks: set[asyncio.Task[Any]] = set()
         # The last one used is taken first: others start only when it is busy.
         self._idle: asyncio.LifoQueue[_Worker] = asyncio.LifoQueue()
 
@@ -51,16 +52,17 @@ class TemplateRenderer:
         Raises:
             ArtifactError: If a template is no jinja.
         """
-        for _ in range(_NUM_WORKERS - 1):
-            self._idle.put_nowait(_Worker(self._source, self._timeout_s))
-        worker = _Worker(self._source, self._timeout_s)
-        self._idle.put_nowait(worker)
-        await worker.start()
+        for worker in reversed(self._workers):
+            self._idle.put_nowait(worker)
+        await self._workers[0].start()
 
     async def close(self) -> None:
         """Ends the workers."""
-        while not self._idle.empty():
-            await self._idle.get_nowait().stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for worker in self._workers:
+            await worker.stop()
 
     async def render(
         self,
@@ -82,16 +84,25 @@ class TemplateRenderer:
             "variables": dict(variables or {}),
         }
         worker = await self._idle.get()
-        try:
-            answer = await worker.ask(job)
-        except BaseException:  # also a cancel: the worker's next answer would be for nobody
-            await worker.stop()
-            raise
-        finally:
-            self._idle.put_nowait(worker)
+        # A client that leaves lets its render end: to start another process would cost more.
+        task = asyncio.create_task(self._ask(worker, job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        answer = await asyncio.shield(task)
+        if isinstance(answer, AmdnfsError):
+            raise answer
         if "error" in answer:
             raise UsageError(answer["error"])
         return answer["text"]
+
+    async def _ask(self, worker: _Worker, job: dict[str, Any]) -> dict[str, str] | AmdnfsError:
+        """Errors are returned: perhaps nobody waits for them any more."""
+        try:
+            return await worker.ask(job)
+        except AmdnfsError as error:
+            return error
+        finally:
+            self._idle.put_nowait(worker)
 
 
 class _Worker:
@@ -104,22 +115,22 @@ class _Worker:
 
     async def start(self) -> None:
         code = _CODE.format(path=[entry for entry in sys.path if entry])
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-c",
-            code,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the server, which ends its workers itself
-        )
         first = {
             "source": dataclasses.asdict(self._source),
             "timeout_s": self._timeout_s,
             "memory_bytes": MEMORY_BYTES,
         }
         try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-c",
+                code,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the server, which ends its workers itself
+            )
             answer = await self._exchange(first, _START_TIMEOUT_S)
-        except (EOFError, TimeoutError) as error:
+        except (EOFError, OSError, TimeoutError) as error:
             await self.stop()
             raise ArtifactError(
                 f"{self._source.origin}: the process that renders chat templates does not start, or does not end; "

@@ -69,14 +69,29 @@ def test_too_much_ends_its_process_and_the_next_works(text: str) -> None:
 
 def test_a_cancelled_render_gives_its_answer_to_nobody() -> None:
     async def body(renderer: TemplateRenderer) -> None:
-        tasks = [asyncio.create_task(renderer.render(said("loop"))) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        long = "a" * 1_000_000
+        for _ in range(3):
+            tasks = [asyncio.create_task(renderer.render(said(long))) for _ in range(4)]
+            await asyncio.sleep(0.005)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(task.cancelled() for task in tasks)
+            assert [await renderer.render(said(text)) for text in "abc"] == ["a", "b", "c"]
+
+    rendering(body, timeout_s=20)
+
+
+def test_closing_does_not_wait_for_a_loop() -> None:
+    async def body(renderer: TemplateRenderer) -> None:
+        tasks = [asyncio.create_task(renderer.render(said("loop"))) for _ in range(3)]
+        await asyncio.sleep(0.5)
+        await renderer.close()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        assert [await renderer.render(said(text)) for text in "abc"] == ["a", "b", "c"]
 
-    rendering(body, timeout_s=20)
+    rendering(body, timeout_s=60)
 
 
 @pytest.mark.parametrize(
