@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import numpy as np
 import pytest
 from amdnfs_runtime.calls import ProgramNames
 from amdnfs_runtime.config import EngineConfig
+from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.llm import load
 from amdnfs_runtime.request import SamplingParams
 from amdnfs_runtime.speculation import PromptLookup
+from amdnfs_runtime.structure import Structure, StructureKind
 
 from tests.unit.runtime import fakes
 from tests.unit.runtime.fakes import PagedProgram, alone, finish, make_engine, make_manifest, run_all
+from tests.unit.runtime.test_tools import TOKENIZER
 
 
 def test_what_followed_the_same_tokens_is_guessed() -> None:
@@ -205,3 +209,19 @@ def test_programs_that_do_not_go_together_check_no_guesses(shapes: Any, expected
     names = ProgramNames(entry, "cpu")
     assert names.verify_tokens == expected
     assert bool(names.verify_sizes) is bool(expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 2}], ids=str)
+def test_structures_are_kept_to_with_guesses(options: dict[str, Any]) -> None:
+    def text_of(verify_tokens: int) -> tuple[str, int]:
+        manifest = make_manifest(prefill=(16, 64), context=256, vocab=512, verify_tokens=verify_tokens)
+        engine = Engine(PagedProgram(), manifest, "cpu", TOKENIZER, 400, EngineConfig())
+        structure = Structure(kind=StructureKind.REGEX, text="(abc?){20,30}")
+        (result,) = run_all(engine, [[5, 6, 7]], SamplingParams(structure=structure, max_tokens=99, **options))
+        assert re.fullmatch(structure.text, result.text)
+        return result.text, engine.stats().totals.num_right_tokens
+
+    text, _ = text_of(0)
+    again, num_right = text_of(5)
+    assert again == text
+    assert num_right > 0
