@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
+import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,10 +38,15 @@ def rendering(
             await renderer.close()
 
     asyncio.run(main())
-    running = subprocess.run(["ps", "-eo", "ppid,args"], capture_output=True, text=True, check=True).stdout
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text(encoding="ascii").split()
+    assert [child for child in children if "template_worker" in _command_of(child)] == []
 
-    ours = [line for line in running.splitlines() if line.split()[0] == str(os.getpid()) and "template_worker" in line]
-    assert ours == []
+
+def _command_of(process: str) -> str:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text(encoding="utf-8")
+    except OSError:  # it has just ended
+        return ""
 
 
 def test_many_at_once() -> None:
