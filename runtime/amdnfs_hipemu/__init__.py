@@ -8,7 +8,7 @@ Environment of the library (read once, when the program initialises HIP):
 
 | variable | meaning |
 |---|---|
-| `AMDNFS_EMULATE_TARGET` | gfx of the device, which then takes no other code; default: whatever each code object is for |
+| `AMDNFS_EMULATE_TARGET` | gfx of the device, which then takes no other code; default: any |
 | `AMDNFS_EMULATE_THREADS` | threads that run workgroups; default: the processors this process may use |
 | `AMDNFS_EMULATE_COUNTERS` | file that gets one JSON line a dispatch (fields: `csrc/counters.h`) |
 | `AMDNFS_EMULATE_CHECKS` | checks beyond ranges, by commas: `unwritten`, `races`, `waits`, `barriers`, `all` |

@@ -72,7 +72,8 @@ def library_folder() -> Path:
                 _build(compiler, folder)
     except OSError as error:
         raise EmulatorError(
-            f"cannot build the emulator in {folder.parent}: {error}; name a folder that can be written in {CACHE_VARIABLE}"
+            f"cannot build the emulator in {folder.parent}: {error}; "
+            f"name a folder that can be written in {CACHE_VARIABLE}"
         ) from error
     return folder
 

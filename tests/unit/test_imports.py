@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-OURS = ("amdnfs_targets", "amdnfs_passes", "amdnfs_runtime", "amdnfs_compile")
+OURS = ("amdnfs_targets", "amdnfs_hipemu", "amdnfs_passes", "amdnfs_runtime", "amdnfs_compile")
 ALLOWED = {
     "amdnfs_targets": {"amdnfs_targets"},
+    "amdnfs_hipemu": {"amdnfs_hipemu"},
     "amdnfs_passes": {"amdnfs_passes", "amdnfs_targets"},
     "amdnfs_runtime": {"amdnfs_runtime", "amdnfs_targets"},
     "amdnfs_compile": set(OURS),
@@ -33,7 +34,7 @@ def folder_of(package: str) -> Path:
 
 def files_of(package: str) -> list[Path]:
     files = sorted(folder_of(package).rglob("*.py"))
-    assert len(files) > 5
+    assert len(files) > 2
     return files
 
 
@@ -61,7 +62,7 @@ def test_the_direction_of_imports(package: str) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("package", ["amdnfs_targets", "amdnfs_runtime"])
+@pytest.mark.parametrize("package", ["amdnfs_targets", "amdnfs_hipemu", "amdnfs_runtime"])
 def test_a_serving_host_needs_nothing_heavy(package: str) -> None:
     wrong = [(path.name, name) for path in files_of(package) for name in imports_of(path) if is_one_of(name, HEAVY)]
     assert wrong == []
