@@ -78,6 +78,21 @@ class RequestStream:
         """Ends the request; its samples end with the reason `cancelled`. Nothing happens if it has ended."""
         self._owner.cancel(self.request_id)
 
+    def take_ready(self) -> list[Output]:
+        """Outputs that have come already, for a reader who lags behind; between two steps of the iteration.
+
+        An error stays for the iteration to raise.
+        """
+        outputs: list[Output] = []
+        while not self._queue.empty():
+            output = self._queue.get_nowait()
+            if output.error is not None:  # nothing follows it
+                self._queue.put_nowait(output)
+                break
+            self._num_open -= output.is_last
+            outputs.append(output)
+        return outputs
+
     async def results(self) -> list[GenerationResult]:
         """Waits for all samples.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -78,7 +79,8 @@ class Run:
     async def _merged(self) -> AsyncGenerator[Item, None]:
         if len(self.streams) == 1:
             async for output in self.streams[0]:
-                yield 0, output
+                for joined in _joined([output, *self.streams[0].take_ready()]):
+                    yield 0, joined
             return
         queue: asyncio.Queue[tuple[int, Output | Exception | None]] = asyncio.Queue()
         tasks = [asyncio.create_task(_pump(index, stream, queue)) for index, stream in enumerate(self.streams)]
@@ -99,13 +101,15 @@ class Run:
 
     def _measure(self, prompt_index: int, output: Output) -> None:
         key = prompt_index, output.index
-        if output.token_ids:
+        num_tokens = len(output.token_ids)
+        if num_tokens:
             now_s = time.perf_counter()
             last_s = self._last_s.get(key)
             if last_s is None:
                 self._metrics.first_token_s.observe(now_s - self._began_s)
-            else:
-                self._metrics.next_token_s.observe(now_s - last_s)
+                last_s, num_tokens = now_s, num_tokens - 1
+            for _ in range(num_tokens):  # those that came together share the time
+                self._metrics.next_token_s.observe((now_s - last_s) / num_tokens)
             self._last_s[key] = now_s
         if output.result is not None:
             self._metrics.samples.labels(str(output.result.finish_reason)).inc()
@@ -128,10 +132,29 @@ def usage(results: Sequence[Sequence[GenerationResult]]) -> dict[str, Any]:
     }
 
 
+def _joined(outputs: list[Output]) -> Iterable[Output]:
+    """One output a sample: a server that lags behind sends less often instead of ever later."""
+    if len(outputs) == 1:
+        return outputs
+    made: dict[int, Output] = {}
+    for output in outputs:
+        before = made.get(output.index)
+        if before is not None:
+            output = dataclasses.replace(
+                output,
+                text=before.text + output.text,
+                token_ids=before.token_ids + output.token_ids,
+                logprobs=before.logprobs + output.logprobs,
+            )
+        made[output.index] = output
+    return made.values()
+
+
 async def _pump(index: int, stream: RequestStream, queue: asyncio.Queue[tuple[int, Output | Exception | None]]) -> None:
     try:
         async for output in stream:
-            queue.put_nowait((index, output))
+            for joined in _joined([output, *stream.take_ready()]):
+                queue.put_nowait((index, joined))
         queue.put_nowait((index, None))
     except Exception as error:  # the reader raises it
         queue.put_nowait((index, error))

@@ -237,3 +237,37 @@ def test_bad_requests_are_refused_at_once(arguments: Any, kind: type[AmdnfsError
         await first.results()
 
     served(body)
+
+
+def test_a_reader_that_lags_takes_what_has_come() -> None:
+    async def body(serving: AsyncEngine) -> None:
+        stream = serving.submit(TEXT[:20], SEEDED)
+        tokens: dict[int, list[int]] = {0: [], 1: []}
+        num_reads = 0
+        async for first in stream:
+            await until(lambda: serving.num_streams == 0)
+            num_reads += 1
+            for output in (first, *stream.take_ready()):
+                tokens[output.index] += output.token_ids
+        assert num_reads == 1
+        assert stream.take_ready() == []
+        assert [tokens[index] for index in (0, 1)] == [alone(TEXT[:20], SEEDED, index) for index in (0, 1)]
+
+    served(body)
+
+
+def test_what_has_come_before_a_failure_is_taken_and_the_failure_raised() -> None:
+    program = PagedProgram(lambda number: number == 4)
+
+    async def body(serving: AsyncEngine) -> None:
+        stream = serving.submit(TEXT[:4], LONG)
+        tokens: list[int] = []
+        with pytest.raises(ArtifactError, match="device lost in call 4"):
+            async for first in stream:
+                await until(lambda: serving.num_streams == 0)
+                for output in (first, *stream.take_ready()):
+                    tokens += output.token_ids
+        assert tokens == alone(TEXT[:4], LONG)[: len(tokens)]
+        assert len(tokens) == 4
+
+    served(body, program)
