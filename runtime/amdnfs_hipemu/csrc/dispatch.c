@@ -125,11 +125,10 @@ static void start_wave(Room *room, u32 index, const u32 *id, Counters *counters)
 }
 
 static void check_barrier(Room *room) {
-  const Wave *first = NULL;
+  const Wave *first = room->waves;
+  while (first->status != WAVE_AT_BARRIER) first++;
   for (u32 i = 0; i < room->group.num_waves; i++) {
     Wave *w = &room->waves[i];
-    if (w->status == WAVE_AT_BARRIER && !first) first = w;
-    if (!first || w == first) continue;
     if (w->status == WAVE_ENDED)
       raise_fault(w, NULL, FAULT_DIVERGENT_BARRIER, "it has ended while wave %u waits at the barrier at pc 0x%x", first->index,
                   first->barrier_pc);

@@ -1,0 +1,170 @@
+"""What stops a program: accesses out of range, planted races, missing waits, unwritten reads, barriers, and what hangs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.hipemu.machine import TARGETS, HipError, Machine, random_bits
+
+pytest.importorskip("triton")
+
+DATA = random_bits(np.random.default_rng(1), 64)
+TWO_WAVES = random_bits(np.random.default_rng(2), 128)
+ONE_OF_EACH = ("gfx90a", "gfx1030", "gfx1100", "gfx1200")
+NEW = ("gfx1100", "gfx1150", "gfx1200")
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """With all checks on."""
+    return Machine(tmp_path_factory.mktemp("emulator"), {"CHECKS": "all", "BUDGET": "100000"})
+
+
+@pytest.fixture(scope="module")
+def unchecked(tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    return Machine(tmp_path_factory.mktemp("emulator"))
+
+
+def load(target: str) -> str:
+    return "global_load_b32" if target in NEW else "global_load_dword"
+
+
+def store(target: str) -> str:
+    return "global_store_b32" if target in NEW else "global_store_dword"
+
+
+def barrier(target: str) -> str:
+    return "s_barrier_signal -1\ns_barrier_wait -1" if target == "gfx1200" else "s_barrier"
+
+
+def lds_wait(target: str) -> str:
+    return "s_wait_dscnt 0x0" if target == "gfx1200" else "s_waitcnt lgkmcnt(0)"
+
+
+def load_wait(target: str, count: int = 0) -> str:
+    return f"s_wait_loadcnt {count:#x}" if target == "gfx1200" else f"s_waitcnt vmcnt({count})"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_loads_and_stores_outside_allocations(unchecked: Machine, target: str) -> None:
+    for what in (f"{load(target)} v12, v2, s[4:5]", f"{store(target)} v2, v4, s[4:5]"):
+        kind = "load" if "load" in what else "store"
+        with pytest.raises(
+            HipError, match=rf"memory-range in kernel k at pc 0x\w+ .*{kind} of 4 bytes at 0x\w+ \(lane"
+        ):
+            unchecked.run_text(target, f"v_mov_b32_e32 v2, 0x1000000\n{what}", DATA)
+
+
+@pytest.mark.parametrize("target", ONE_OF_EACH)
+def test_lds_out_of_range(unchecked: Machine, target: str) -> None:
+    write = "ds_store_b32" if target in NEW else "ds_write_b32"
+    body = f"v_mov_b32_e32 v2, 254\ns_mov_b32 m0, -1\n{write} v2, v4"
+    with pytest.raises(HipError, match=r"lds-range .*4 bytes at 254 of 256 bytes of LDS"):
+        unchecked.run_text(target, body, DATA, lds_bytes=256)
+
+
+@pytest.mark.parametrize("target", ONE_OF_EACH)
+def test_scratch_out_of_range(unchecked: Machine, target: str) -> None:
+    name = "scratch_store_b32" if target in NEW else "scratch_store_dword"
+    with pytest.raises(HipError, match=r"scratch-range .*4 bytes at 16 of 16 bytes of private memory"):
+        unchecked.run_text(target, f"v_mov_b32_e32 v2, 16\n{name} v2, v4, off", DATA, scratch_bytes=16)
+
+
+def test_unknown_instructions_stop_with_name_and_place(unchecked: Machine) -> None:
+    with pytest.raises(HipError, match=r"unknown-instruction in kernel k at pc 0x\w+ \(s_rfe_b64\).*gfx942.*0xbe80"):
+        unchecked.run_text("gfx942", "s_rfe_b64 s[4:5]", DATA)
+
+
+@pytest.mark.parametrize("target", ONE_OF_EACH)
+def test_endless_loops_meet_the_budget(machine: Machine, target: str) -> None:
+    with pytest.raises(HipError, match=r"budget .*100000 instructions were not enough; AMDNFS_EMULATE_BUDGET"):
+        machine.run_text(target, "0:\ns_branch 0b", DATA)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_register_is_used_before_its_load_is_waited_for(machine: Machine, target: str) -> None:
+    body = f"{load(target)} v2, v1, s[4:5]\n%s\nv_mov_b32_e32 v12, v2\n{load_wait(target)}"
+    with pytest.raises(HipError, match=r"missing-wait .*v2 is used, but the load .* \((vmcnt|loadcnt)\)"):
+        machine.run_text(target, body % "", DATA)
+    with pytest.raises(HipError, match=r"missing-wait"):
+        machine.run_text(target, body % load_wait(target, 1), DATA)
+    np.testing.assert_array_equal(machine.run_text(target, body % load_wait(target), DATA)[:, 0], DATA[:, 0])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_loads_return_in_order(machine: Machine, target: str) -> None:
+    loads = f"{load(target)} v2, v1, s[4:5]\n{load(target)} v3, v1, s[4:5] offset:4\n"
+    body = loads + f"{load_wait(target, 1)}\nv_mov_b32_e32 v12, %s\n{load_wait(target)}"
+    np.testing.assert_array_equal(machine.run_text(target, body % "v2", DATA)[:, 0], DATA[:, 0])
+    with pytest.raises(HipError, match=r"missing-wait .*v3 is used"):
+        machine.run_text(target, body % "v3", DATA)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_scalar_loads_need_a_wait_too(machine: Machine, target: str) -> None:
+    name, wait = ("s_load_b32" if target in NEW else "s_load_dword"), lds_wait(target).replace("dscnt", "kmcnt")
+    body = f"{name} s24, s[4:5], 0x8\n%s\nv_mov_b32_e32 v12, s24\n{wait}"
+    with pytest.raises(HipError, match=r"missing-wait .*s24 is used, but the load .* \((lgkmcnt|kmcnt)\)"):
+        machine.run_text(target, body % "", DATA)
+    assert set(machine.run_text(target, body % wait, DATA)[:, 0]) == {DATA[0, 2]}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_waves_that_share_lds_without_a_barrier(machine: Machine, target: str) -> None:
+    """Each lane writes its dword and reads that of the lane 64 further on, of another wave."""
+    write, read = ("ds_store_b32", "ds_load_b32") if target in NEW else ("ds_write_b32", "ds_read_b32")
+    body = (
+        f"s_mov_b32 m0, -1\nv_lshlrev_b32_e32 v2, 2, v0\nv_xor_b32_e32 v3, 0x100, v2\n{write} v2, v4\n"
+        f"{lds_wait(target)}\n%s\n{read} v12, v3\n{lds_wait(target)}"
+    )
+    with pytest.raises(HipError, match=r"lds-race .*wave \d reads it and wave \d writes it, with no barrier"):
+        machine.run_text(target, body % "", TWO_WAVES, lds_bytes=512)
+    got = machine.run_text(target, body % barrier(target), TWO_WAVES, lds_bytes=512)[:, 0]
+    np.testing.assert_array_equal(got, np.roll(TWO_WAVES[:, 0], 64))
+
+
+@pytest.mark.parametrize("target", ONE_OF_EACH)
+def test_unwritten_memory(machine: Machine, unchecked: Machine, target: str) -> None:
+    """The output buffer is read before anything wrote it."""
+    body = f"{load(target)} v12, v1, s[6:7]\n{load_wait(target)}"
+    with pytest.raises(HipError, match=r"unwritten .*load of 4 bytes at byte 0 of allocation"):
+        machine.run_text(target, body, DATA)
+    assert set(unchecked.run_text(target, body, DATA)[:, 0]) == {0xFFFFFFFF}  # poisoned
+
+
+@pytest.mark.parametrize("target", ("gfx942", "gfx1100"))
+def test_waves_that_miss_a_barrier(machine: Machine, target: str) -> None:
+    body = "v_readfirstlane_b32 s24, v0\ns_cmp_eq_u32 s24, 0\ns_cbranch_scc1 0f\ns_barrier\n0:"
+    with pytest.raises(HipError, match=r"divergent-barrier .*it has ended while wave"):
+        machine.run_text(target, body, TWO_WAVES)
+
+
+def test_a_wait_without_a_signal(machine: Machine) -> None:
+    with pytest.raises(HipError, match=r"divergent-barrier .*has not signalled"):
+        machine.run_text("gfx1200", "s_barrier_wait -1", DATA)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("CHECKS", "races,speed", "AMDNFS_EMULATE_CHECKS: unknown check 'speed'; known are all, barriers, races"),
+        ("TARGET", "gfx941", "AMDNFS_EMULATE_TARGET=gfx941 is no chip that the emulator knows"),
+        ("BUDGET", "many", "AMDNFS_EMULATE_BUDGET=many is no number"),
+    ],
+)
+def test_settings_that_cannot_be_read(tmp_path: Path, name: str, value: str, message: str) -> None:
+    with pytest.raises(HipError, match=message):
+        Machine(tmp_path, {name: value})
+
+
+def test_code_for_another_chip(tmp_path: Path) -> None:
+    with pytest.raises(HipError, match=r"the code object is for gfx942, the emulated device is a gfx950"):
+        Machine(tmp_path, {"TARGET": "gfx950"}).run_text("gfx942", "", DATA)
+
+
+def test_damaged_code_objects(unchecked: Machine) -> None:
+    with pytest.raises(HipError, match=r"damaged code object: it is no ELF file for AMD GPUs"):
+        unchecked.run_object(bytes(4096), DATA)
