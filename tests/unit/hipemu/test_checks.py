@@ -135,7 +135,7 @@ def test_unwritten_memory(machine: Machine, unchecked: Machine, target: str) -> 
     assert set(unchecked.run_text(target, body, DATA)[:, 0]) == {0xFFFFFFFF}  # poisoned
 
 
-@pytest.mark.parametrize("target", ("gfx942", "gfx1100"))
+@pytest.mark.parametrize("target", ["gfx942", "gfx1100"])
 def test_waves_that_miss_a_barrier(machine: Machine, target: str) -> None:
     body = "v_readfirstlane_b32 s24, v0\ns_cmp_eq_u32 s24, 0\ns_cbranch_scc1 0f\ns_barrier\n0:"
     with pytest.raises(HipError, match=r"divergent-barrier .*it has ended while wave"):

@@ -147,7 +147,7 @@ def test_lanes(machine: Machine, target: str, data: np.ndarray) -> None:
     np.testing.assert_array_equal(out[:, 5], np.minimum(LANE % lanes, 32))
 
 
-@pytest.mark.parametrize("target", ("gfx1030", *NEW))
+@pytest.mark.parametrize("target", ["gfx1030", *NEW])
 def test_dpp8_and_permlane(machine: Machine, target: str, data: np.ndarray) -> None:
     body = """v_mov_b32_dpp v12, v4 dpp8:[7,6,5,4,3,2,1,0]
     s_mov_b32 s24, 0x76543210
@@ -178,7 +178,7 @@ def halves(data: np.ndarray, columns: slice) -> np.ndarray:
     return data[:, columns].copy().view(np.float16).astype(np.float32)
 
 
-@pytest.mark.parametrize("target", ("gfx90a", "gfx942", "gfx950"))
+@pytest.mark.parametrize("target", ["gfx90a", "gfx942", "gfx950"])
 def test_mfma(machine: Machine, target: str) -> None:
     """ "v_mfma_f32_32x32x8_f16": lane l has row l % 32, depths 4 * (l / 32) on; results 16 a lane in groups of four."""
     values = np.random.default_rng(4).normal(0, 1, (64, 16)).astype(np.float16)
