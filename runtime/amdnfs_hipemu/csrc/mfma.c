@@ -42,52 +42,69 @@ static void start_row(Wave *w, const Operand *c, u32 reg, u32 lane, u32 n, u32 *
     for (u32 j = 0; j < n; j++) out[j] = read_scalar(w, c);
 }
 
-static void multiply_floats(Wave *w, const Inst *inst, const Operand *c, const Shape *s, f32 (*a)[MAX_LANES], f32 (*b)[MAX_LANES],
-                            u32 elements) {
+// Of each depth of a block the values of A's rows and of B's columns, which are contiguous lanes.
+#define MAX_DEPTH 128
+
+#define COLUMN_POINTERS(NAME, ARRAY, BLOCK)                        \
+  for (u32 k = 0; k < s->k; k++) {                                      \
+    u32 lane, element;                                                   \
+    depth_place(s, elements, BLOCK, k, &lane, &element);                 \
+    NAME[k] = &ARRAY[element][lane];                                     \
+  }
+
+// One row of the result: row += sum over k of a[k][i] * b[k]. The width is constant, so that the row stays in registers.
+#define ROW_OF_FLOATS(WIDTH)                                                          \
+  static void row_##WIDTH(f32 *row, const f32 **a, const f32 **b, u32 i, u32 depth) { \
+    VECTOR_ALIGNED f32 sums[WIDTH];                                                   \
+    memcpy(sums, row, sizeof sums);                                                   \
+    for (u32 k = 0; k < depth; k++) {                                                 \
+      f32 x = a[k][i];                                                                \
+      const f32 *y = b[k];                                                            \
+      for (int j = 0; j < WIDTH; j++) sums[j] = fmaf(x, y[j], sums[j]);               \
+    }                                                                                 \
+    memcpy(row, sums, sizeof sums);                                                   \
+  }
+ROW_OF_FLOATS(32)
+ROW_OF_FLOATS(16)
+ROW_OF_FLOATS(4)
+
+static void multiply_floats(Wave *w, const Inst *inst, const Operand *c, const Shape *s, f32 (*a)[MAX_LANES],
+                            f32 (*b)[MAX_LANES], u32 elements) {
   VECTOR_ALIGNED u32 results[MAX_ELEMENTS][MAX_LANES];
+  const f32 *rows_of_a[MAX_DEPTH], *columns_of_b[MAX_DEPTH];
   for (u32 block = 0; block < s->blocks; block++) {
-    u32 a_block = block_of_a(s, inst, block);
+    COLUMN_POINTERS(rows_of_a, a, block_of_a(s, inst, block))
+    COLUMN_POINTERS(columns_of_b, b, block)
     for (u32 i = 0; i < s->m; i++) {
-      VECTOR_ALIGNED f32 row[32];
       u32 reg, lane;
       row_place(s, block, i, &reg, &lane);
-      start_row(w, c, reg, lane, s->m, (u32 *)row);
-      for (u32 k = 0; k < s->k; k++) {
-        u32 a_lane, b_lane, element;
-        depth_place(s, elements, a_block, k, &a_lane, &element);
-        depth_place(s, elements, block, k, &b_lane, &element);
-        f32 x = a[element][a_lane + i];
-        const f32 *y = &b[element][b_lane];
-        if (s->m == 32)
-          for (int j = 0; j < 32; j++) row[j] = fmaf(x, y[j], row[j]);
-        else if (s->m == 16)
-          for (int j = 0; j < 16; j++) row[j] = fmaf(x, y[j], row[j]);
-        else
-          for (int j = 0; j < 4; j++) row[j] = fmaf(x, y[j], row[j]);
-      }
-      memcpy(&results[reg][lane], row, s->m * sizeof(f32));
+      start_row(w, c, reg, lane, s->m, &results[reg][lane]);
+      f32 *row = (f32 *)&results[reg][lane];
+      if (s->m == 32) row_32(row, rows_of_a, columns_of_b, i, s->k);
+      else if (s->m == 16) row_16(row, rows_of_a, columns_of_b, i, s->k);
+      else row_4(row, rows_of_a, columns_of_b, i, s->k);
     }
   }
   memcpy(w->v[inst->dst.reg], results, inst->dst.count * sizeof results[0]);
 }
 
-static void multiply_integers(Wave *w, const Inst *inst, const Operand *c, const Shape *s, i32 (*a)[MAX_LANES], i32 (*b)[MAX_LANES],
-                            u32 elements) {
+static void multiply_integers(Wave *w, const Inst *inst, const Operand *c, const Shape *s, i32 (*a)[MAX_LANES],
+                              i32 (*b)[MAX_LANES], u32 elements) {
   VECTOR_ALIGNED u32 results[MAX_ELEMENTS][MAX_LANES];
+  const i32 *rows_of_a[MAX_DEPTH], *columns_of_b[MAX_DEPTH];
   for (u32 block = 0; block < s->blocks; block++) {
-    u32 a_block = block_of_a(s, inst, block);
+    COLUMN_POINTERS(rows_of_a, a, block_of_a(s, inst, block))
+    COLUMN_POINTERS(columns_of_b, b, block)
     for (u32 i = 0; i < s->m; i++) {
-      VECTOR_ALIGNED u32 row[32];
       u32 reg, lane;
       row_place(s, block, i, &reg, &lane);
+      u32 *row = &results[reg][lane];
       start_row(w, c, reg, lane, s->m, row);
       for (u32 k = 0; k < s->k; k++) {
-        u32 a_lane, b_lane, element;
-        depth_place(s, elements, a_block, k, &a_lane, &element);
-        depth_place(s, elements, block, k, &b_lane, &element);
-        for (u32 j = 0; j < s->m; j++) row[j] += (u32)(a[element][a_lane + i] * b[element][b_lane + j]);
+        i32 x = rows_of_a[k][i];
+        const i32 *y = columns_of_b[k];
+        for (u32 j = 0; j < s->m; j++) row[j] += (u32)(x * y[j]);
       }
-      memcpy(&results[reg][lane], row, s->m * sizeof(u32));
     }
   }
   memcpy(w->v[inst->dst.reg], results, inst->dst.count * sizeof results[0]);
