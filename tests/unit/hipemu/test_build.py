@@ -1,0 +1,59 @@
+"""Building the library: the cache, and what happens without compiler or tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from amdnfs_hipemu import EmulatorError, build, instruction_tables, library_folder
+
+
+def test_a_built_library_is_taken_from_the_cache() -> None:
+    folder = library_folder()
+    built_ns = (folder / build.LIBRARY).stat().st_mtime_ns
+    assert library_folder() == folder
+    assert (folder / build.LIBRARY).stat().st_mtime_ns == built_ns
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(build.COMPILER_VARIABLE, "no-such-cc")
+    with pytest.raises(EmulatorError, match=r"needs a C compiler, and there is no no-such-cc on PATH; install gcc"):
+        library_folder()
+
+
+def test_other_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "version", lambda _: "0.99")
+    with pytest.raises(
+        EmulatorError, match=r"tinygrad 0\.14\.0, but 0\.99 is installed; pip install 'amdnfs\[emulate\]'"
+    ):
+        library_folder()
+
+
+def test_a_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(build.CACHE_VARIABLE, str(tmp_path / "file" / "below"))
+    with pytest.raises(EmulatorError, match=r"cannot build the emulator in .*AMDNFS_EMULATE_CACHE"):
+        library_folder()
+
+
+def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text("#!/bin/sh\necho 'x.c:1: error: not C' >&2\nexit 1\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv(build.COMPILER_VARIABLE, str(compiler))
+    monkeypatch.setenv(build.CACHE_VARIABLE, str(tmp_path / "cache"))
+    with pytest.raises(EmulatorError, match=r"cannot build the emulator: x\.c:1: error: not C; set AMDNFS_EMULATE_CC"):
+        library_folder()
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
+def test_the_tables(tmp_path: Path) -> None:
+    instruction_tables.write_tables(tmp_path / "tables.inc")
+    text = (tmp_path / "tables.inc").read_text(encoding="utf-8")
+    for line in (
+        '[0][11][84] = "v_mfma_f32_16x16x32_f16",',  # CDNA3 and 4
+        '[1][11][84] = "v_mfma_i32_32x32x8_i8",',  # CDNA2 uses the opcode otherwise
+        '[2][6][1] = "v_mov_b32",',
+        '[4][4][20] = "s_barrier_wait",',
+    ):
+        assert line in text
