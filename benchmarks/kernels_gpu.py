@@ -205,6 +205,7 @@ def linear_case(rows: int, columns: tuple[int, ...], depth: int, gate: str, norm
             BITS=bits,
             GROUPS=depth // group if group else 1,
             IS_TENSOR_SCALE=False,
+            ROUNDS=False,
             ROWS=tile_rows,
             COLUMNS=tile_columns,
             DEPTHS=depths,

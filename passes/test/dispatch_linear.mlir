@@ -314,3 +314,23 @@ func.func @left_alone(%xf: !xf, %wf: !wf, %xd: !xd, %w: !w, %xo: !xo, %wo: !wo) 
   %odd = torch.aten.linear %xo, %wo, %none : !xo, !wo, !torch.none -> !y
   return %full, %dynamic, %odd : !yf, !yd, !y
 }
+
+// -----
+
+!x = !torch.vtensor<[2,64],f16>
+!w = !torch.vtensor<[32,64],si8>
+!s = !torch.vtensor<[32,1],f16>
+!y = !torch.vtensor<[2,32],f16>
+
+// Rows that are rounded to int8 are rounded in the kernel: one dispatch, which reads the rows as they are.
+// CHECK-LABEL: func.func private @amdnfs.dispatch_linear.
+// CHECK-SAME:    tensor<2x64xf16>, {{%[a-z0-9]+}}: tensor<32x64xi8>, {{%[a-z0-9]+}}: tensor<32x1xf16>) -> tensor<2x32xf16>
+// CHECK:         matrix_instructions = {{[1-9][0-9]*}} : i64
+// CHECK-LABEL: func.func @integers
+// CHECK-NOT:     torch.operator
+func.func @integers(%x: !x, %w: !w, %s: !s) -> !y {
+  %none = torch.constant.none
+  %layout = torch.constant.str "i8-channel-rows-f16-a8"
+  %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %w, %s, %none, %none, %layout) : (!x, !w, !s, !torch.none, !torch.none, !torch.str) -> !y
+  return %0 : !y
+}

@@ -193,7 +193,7 @@ def test_amd_code_equals_transformers_on_the_stored_weights(target: str, mode: s
     if lacking:
         pytest.skip(f"the stand-in lacks {lacking[1]}")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [True] * 5
+    assert json.loads(done.stdout) == [True] * 6
 
 
 def test_a_wrong_scale_is_found(tmp_path: Path) -> None:

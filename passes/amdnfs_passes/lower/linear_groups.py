@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from amdnfs_targets.quantized_layout import Activations, QuantizedLayout
+from amdnfs_targets.quantized_layout import QuantizedLayout
 
 from amdnfs_passes.fuse.norm_match import RmsNorm, match_rms_norm
 from amdnfs_passes.ir import Module, Operation, Value, constant_int, constant_str, defining_op, is_none, walk
@@ -199,7 +199,7 @@ def _read_quantized(op: Operation) -> LinearLayer | None:
         found = match_quantized_linear(op)
     except ValueError:
         return None  # lower-quantized-linear says why
-    if found is None or found.layout.activations is not Activations.FLOAT:
+    if found is None:
         return None
     return LinearLayer(
         op=op,

@@ -22,12 +22,14 @@ from amdnfs_passes.base import PassError, PassResult
 from amdnfs_passes.ir import Module, parse_module
 from amdnfs_passes.kernels import provider, triton_stages
 from amdnfs_passes.kernels.code_object import read_amd_facts, set_lds_bytes, use_older_ptx
+from amdnfs_passes.kernels.linear_kernels import LinearShape, build_linear
 from amdnfs_passes.kernels.provider import KernelError, KernelTarget, Tiling, compile_kernel, has_triton
 from amdnfs_passes.kernels.triton_stages import KernelCode, KernelSource, run_stages
 from amdnfs_passes.kernels.write_heads_kernels import TableShape, VectorShape, WriteShape, build_write
 from amdnfs_passes.kvcache import dispatch_kv_write
 from amdnfs_passes.lower import dispatch_linear
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
+from amdnfs_targets.quantized_layout import QuantizedLayout
 from amdnfs_targets.registry import TARGETS
 
 from amdnfs_compile import CompileOptions, compile_model, plan
@@ -95,6 +97,27 @@ def test_writes_are_in_registers(name: str) -> None:
     assert built.kernel.facts.scratch_bytes == 0
     wide = {"dwordx4", "b128", "v4.b32", ".v4.b32"}
     assert wide & {width for width, _ in built.kernel.facts.store_widths}
+
+
+@needs_triton
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", [8, 256])
+def test_layers_in_integers_are_on_the_matrix_units(name: str, rows: int) -> None:
+    shape = LinearShape(
+        num_rows=rows,
+        depth=2048,
+        columns=(5632, 5632),
+        element="f16",
+        gate="silu",
+        eps=None,
+        gain_offset=0.0,
+        has_bias=False,
+        has_residual=False,
+        layout=QuantizedLayout.parse("i8-channel-rows-f16-a8"),
+    )
+    facts = build_linear(shape, kernel_target(kernel_targets()[name])).kernel.facts
+    assert facts.matrix_instructions > 0
+    assert facts.num_spills == facts.scratch_bytes == 0
 
 
 # ---- without a kernel

@@ -12,6 +12,9 @@ type of x, and reads more of a row at once. Their layout is `QuantizedLayout`'s:
     weights  [columns_i, depth * BITS / 8]      of two int4 in a byte the lower one comes first
     scales   [columns_i, groups], or [1, 1]     zeros the same in int8, or None
 
+With `ROUNDS`, rows of x are rounded to int8, with a scale of their own, and int8 weights are summed up in integers:
+every program finds the largest element of its own rows first.
+
 One program is one tile of `ROWS` rows and `COLUMNS` columns of one weight; sums are in f32.
 
 prologue   with a gain, RMS normalisation: x * (gain + GAIN_OFFSET) / sqrt(mean(x^2) + EPS). Every program sums the
@@ -87,6 +90,7 @@ def linear(
     BITS: tl.constexpr,
     GROUPS: tl.constexpr,
     IS_TENSOR_SCALE: tl.constexpr,
+    ROUNDS: tl.constexpr,
 ):
     """One tile; program 0 counts tiles over rows and all weights' columns, in bands of `BAND` row tiles."""
     TILES0: tl.constexpr = (COLUMNS0 + COLUMNS - 1) // COLUMNS
@@ -139,10 +143,11 @@ def linear(
     STEP: tl.constexpr = DEPTHS // 2 if BITS == 4 else DEPTHS
     place_in_row = tl.arange(0, STEP)
     w_tile = weight + column[:, None] * ROW + place_in_row[None, :]
+    SUM: tl.constexpr = tl.int32 if ROUNDS else tl.float32
     if GATE != "":
         u_tile = weight1 + column[:, None] * ROW + place_in_row[None, :]
-        total1 = tl.zeros([ROWS, COLUMNS], tl.float32)
-    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+        total1 = tl.zeros([ROWS, COLUMNS], SUM)
+    total = tl.zeros([ROWS, COLUMNS], SUM)
     if gain is not None:
         squares = tl.zeros([ROWS], tl.float32)
         for k in range(0, DEPTH, DEPTHS):
@@ -150,6 +155,16 @@ def linear(
             wide = tl.load(x_tile + k, mask=mask, other=0.0).to(tl.float32)
             squares += tl.sum(wide * wide, 1)
         factor = tl.rsqrt(squares / DEPTH + EPS)[:, None]
+    if ROUNDS:
+        largest = tl.zeros([ROWS], tl.float32)
+        for k in range(0, DEPTH, DEPTHS):
+            is_depth = depth < DEPTH - k
+            wide = tl.load(x_tile + k, mask=is_row[:, None] & is_depth[None, :], other=0.0).to(tl.float32)
+            if gain is not None:
+                g = tl.load(gain + k + depth, mask=is_depth, other=0.0).to(tl.float32) + GAIN_OFFSET
+                wide = (wide * factor * g[None, :]).to(x.dtype.element_ty).to(tl.float32)
+            largest = tl.maximum(largest, tl.max(tl.abs(wide), 1))
+        steps = 127.0 / tl.maximum(largest, 1.0e-30)
     SCALES_ROW: tl.constexpr = 0 if IS_TENSOR_SCALE else GROUPS
     GROUP_SIZE: tl.constexpr = DEPTH // GROUPS if GROUPS > 1 else 1 << 30
     GROUPS_HERE: tl.constexpr = DEPTHS // GROUP_SIZE
@@ -167,6 +182,9 @@ def linear(
             else:
                 g = tl.load(gain + k + depth).to(tl.float32) + GAIN_OFFSET
             a = (a.to(tl.float32) * factor * g[None, :]).to(a.dtype)
+        if ROUNDS:
+            # The sum has no room for digits behind the point: it is rounded to the nearest, ties to even.
+            a = ((a.to(tl.float32) * steps[:, None] + 12582912.0) - 12582912.0).to(tl.int8)
         b = tl.load(w_tile + step * STEP, mask=w_mask, other=0.0)
         if GATE != "":
             u = tl.load(u_tile + step * STEP, mask=w_mask, other=0.0)
@@ -210,6 +228,10 @@ def linear(
                     total1 += tl.dot(a, tl.trans(u)) * scale1[None, :]
                 else:
                     total1 = tl.dot(a, tl.trans(u), total1)
+    if ROUNDS:
+        total = total.to(tl.float32) * (largest / 127.0)[:, None]
+        if GATE != "":
+            total1 = total1.to(tl.float32) * (largest / 127.0)[:, None]
     if BITS != 16:
         if GROUPS == 1:
             total = total * tl.load(scales + column * SCALES_ROW, mask=is_column, other=0.0).to(tl.float32)[None, :]
