@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,6 +36,10 @@ LIBRARY = "libamdhip64.so"
 VARIABLES = "AMDNFS_EMULATE_"
 """Prefix of the environment variables that the emulator reads."""
 _END_TIMEOUT_S = 5
+_DRIVER_ERROR = re.compile(
+    r"HIP driver error '\w+' \(\d+\): (.*?)(?:; (?:mismatched target chip|while ).*)?$", re.DOTALL
+)
+"""What the emulator said, among what IREE adds to it."""
 _LAST_BYTES = 4000
 _PR_SET_PDEATHSIG = 1
 
@@ -133,7 +138,8 @@ class EmulatedSteps:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise ArtifactError(f"{where}: its process {how} while {what}{self._last_words()}") from lost
         if error is not None:
-            raise _ERRORS[error](value)
+            stopped = _DRIVER_ERROR.search(value)
+            raise _ERRORS[error](f"{where}: {what}: {stopped[1]}" if stopped else value)
         return value
 
     def _last_words(self) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from amdnfs_runtime.bundle import Manifest, read_manifest
 from amdnfs_runtime.calls import Arguments
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
@@ -23,6 +26,7 @@ from amdnfs_compile import CompileOptions, bisect, compile_model
 from amdnfs_compile.bisect_text import LISTING
 from amdnfs_compile.traced import TracedProgram
 from tests.conftest import RunCli
+from tests.twins import make_twin
 
 needs_emulator = pytest.mark.skipif(
     not os.environ.get(HIP_DYLIB_VARIABLE),
@@ -30,8 +34,8 @@ needs_emulator = pytest.mark.skipif(
 )
 pytestmark = [needs_emulator, pytest.mark.emulator]
 
-PK_MUL_F32, PK_ADD_F32 = 0xD3B1, 0xD3B2
-"""First half of the encodings of v_pk_mul_f32 and v_pk_add_f32 (MI300 ISA, VOP3P)."""
+PK_MUL_F32, PK_ADD_F32, UNKNOWN = 0xD3B1, 0xD3B2, 0xD3BF
+"""First half of the encodings of v_pk_mul_f32, v_pk_add_f32, and of none of CDNA3 (MI300 ISA, VOP3P)."""
 CHECKS = [
     "prefill whole",
     "prefill in chunks",
@@ -48,10 +52,16 @@ def emulation() -> Emulation:
 
 
 @pytest.fixture(scope="module")
-def amd_bundle(twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The twin for CDNA3, RDNA3 and the CPU; not to be changed."""
-    options = CompileOptions(prefill_chunks=(16,), decode_batches=(1, 4))
-    return compile_model(twin, ["gfx942", "gfx1100", "cpu"], tmp_path_factory.mktemp("amd") / "twin.amdnfs", options)
+def half_twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny llama in f16, for which kernels of ours are taken."""
+    return make_twin("llama", tmp_path_factory.mktemp("half") / "twin", torch.float16)
+
+
+@pytest.fixture(scope="module")
+def amd_bundle(half_twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It, compiled for CDNA3 and the CPU; not to be changed."""
+    options = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
+    return compile_model(half_twin, ["gfx942", "cpu"], tmp_path_factory.mktemp("amd") / "twin.amdnfs", options)
 
 
 def one_chunk() -> Arguments:
@@ -88,20 +98,42 @@ def with_other_instructions(bundle: Path, folder: Path, old: int, new: int) -> P
     return copy
 
 
+def altered(bundle: Path, folder: Path, change: Callable[[bytearray, int], None]) -> Path:
+    """A copy of `bundle` whose first gfx942 code object is changed by `change(program, offset of the object)`."""
+    copy = Path(shutil.copytree(bundle, folder / "altered.amdnfs"))
+    path = copy / read_manifest(copy).targets["gfx942"].program
+    program = bytearray(path.read_bytes())
+    change(program, find_code_objects(bytes(program))[0].offset)
+    path.write_bytes(bytes(program))
+    return copy
+
+
+def for_an_unknown_chip(program: bytearray, at: int) -> None:
+    program[at + 48] = 0xFE  # EF_AMDGPU_MACH in e_flags (LLVM AMDGPUUsage, "Header")
+
+
+def for_another_machine(program: bytearray, at: int) -> None:
+    program[at + 18] = 62  # e_machine: x86-64
+
+
+def with_a_table_outside(program: bytearray, at: int) -> None:
+    program[at + 46] = 1  # e_shoff grows by 2^48
+
+
 def test_verify_beside_the_cpu_program(run_cli: RunCli, amd_bundle: Path) -> None:
     done = run_cli("amdnfs", "verify", amd_bundle, "--target", "mi300x", "--emulate", "--json")
     assert (done.code, done.err) == (0, "")
     values = json.loads(done.out)
     assert (values["target"], values["emulated"]) == ("gfx942", True)
     assert [(row["name"], row["against"]) for row in values["checks"]] == [(name, "cpu") for name in CHECKS]
-    assert all(row["right"] and 0 < row["error"] < 2e-4 for row in values["checks"]), "0 would be the same program"
+    assert all(row["right"] and 0 < row["error"] < 2e-2 for row in values["checks"]), "0 would be the same program"
 
 
-def test_verify_beside_transformers_too(run_cli: RunCli, amd_bundle: Path, twin: Path) -> None:
-    done = run_cli("amdnfs", "verify", amd_bundle, "--target", "gfx1100", "--emulate", "--against", twin)
+def test_verify_beside_transformers_too(run_cli: RunCli, amd_bundle: Path, half_twin: Path) -> None:
+    done = run_cli("amdnfs", "verify", amd_bundle, "--target", "gfx942", "--emulate", "--against", half_twin)
     assert (done.code, done.err) == (0, "")
     lines = done.out.splitlines()
-    assert lines[1].startswith("gfx1100, executed on the emulator  against")
+    assert lines[1].startswith("gfx942, executed on the emulator  against")
     assert sum("transformers" in line and line.endswith("right") for line in lines) == len(CHECKS)
     assert sum(" cpu " in line and line.rstrip().endswith("right") for line in lines) == len(CHECKS)
 
@@ -126,11 +158,11 @@ def test_digests_find_it_before(run_cli: RunCli, amd_bundle: Path, tmp_path: Pat
 
 
 def test_bisect_names_the_dispatch(
-    run_cli: RunCli, amd_bundle: Path, twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_cli: RunCli, amd_bundle: Path, half_twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault in the kernel that joins the splits of attention; the next target has right numbers."""
     monkeypatch.setattr("amdnfs_compile.cli.verify.verify_files", lambda *_: None)
-    monkeypatch.setattr(bisect, "OTHERS", ("gfx942", "gfx1100"))
+    monkeypatch.setattr(bisect, "OTHERS", ("gfx942", "gfx90a"))
     plain = bisect.compile_traced
 
     def compile_with_a_fault(model: Path, manifest: Manifest, target: str, folder: Path) -> TracedProgram:
@@ -142,7 +174,7 @@ def test_bisect_names_the_dispatch(
     monkeypatch.setattr(bisect, "compile_traced", compile_with_a_fault)
     bundle = with_other_instructions(amd_bundle, tmp_path, PK_MUL_F32, PK_ADD_F32)
     folder = tmp_path / "found"
-    arguments = ("--target", "gfx942", "--emulate", "--against", twin, "--bisect", folder, "--json")
+    arguments = ("--target", "gfx942", "--emulate", "--against", half_twin, "--bisect", folder, "--json")
     done = run_cli("amdnfs", "verify", bundle, *arguments)
     assert done.code == 6
     bisection = json.loads(done.out)["bisection"]
@@ -151,7 +183,7 @@ def test_bisect_names_the_dispatch(
     ]
     finding = bisection["finding"]
     assert (finding["op"], finding["layer"], finding["entry_point"]) == ("attention", 0, "prefill_16")
-    assert (finding["beside"], finding["kernel"].split("::")[1]) == ("gfx1100", "combine_splits")
+    assert (finding["beside"], finding["kernel"].split("::")[1]) == ("gfx90a", "combine_splits")
     assert [item["num_different"] for item in finding["operands"]] == [0, 0]
     assert finding["results"][0]["num_different"] > 0
     assert "v_pk_add_f32" in (folder / LISTING).read_text()
@@ -163,7 +195,6 @@ def test_bisect_names_the_dispatch(
     ("arguments", "code", "message"),
     [
         (["--emulate", "--bisect", "x"], 2, "error: --bisect runs programs on the emulator and compiles the model aga"),
-        (["--emulate"], 2, "error: --emulate runs hip programs; name one of the bundle's gfx targets with --target: "),
         (["--emulate", "--target", "cpu"], 2, "error: --emulate runs hip programs; name one of the bundle's gfx targ"),
         (["--emulate", "--target", "gfx90a"], 6, "error: the bundle has no target gfx90a; it holds "),
     ],
@@ -191,7 +222,7 @@ def test_steps_there_and_here(amd_bundle: Path, emulation: Emulation) -> None:
                 item.step("prefill_16", one_chunk()) for item in (steps, local)
             )
             assert greedy.tolist() == wanted_greedy.tolist()
-            np.testing.assert_allclose(logits, wanted, atol=1e-4)
+            np.testing.assert_allclose(logits, wanted, atol=0.02)
 
 
 def test_a_process_that_dies_is_told(amd_bundle: Path, emulation: Emulation) -> None:
@@ -223,3 +254,87 @@ def test_an_unknown_entry_point_leaves_the_process_usable(amd_bundle: Path, emul
         with pytest.raises(ArtifactError, match="the program for gfx942 has no entry point prefill_17"):
             steps.step("prefill_17", one_chunk())
         steps.step("prefill_16", one_chunk())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (for_an_unknown_chip, r"on the emulator: loading: code object for an unknown chip: EF_AMDGPU_MACH is 0xfe"),
+        (for_another_machine, r"on the emulator: loading: damaged code object: it is no ELF file for AMD GPUs"),
+        (with_a_table_outside, r"on the emulator: (loading: damaged code object|its process was killed by signal)"),
+    ],
+)
+def test_damaged_code_objects_are_refused(
+    amd_bundle: Path, tmp_path: Path, emulation: Emulation, change: Callable[[bytearray, int], None], message: str
+) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        EmulatedSteps(altered(amd_bundle, tmp_path, change), "gfx942", 2, emulation)
+
+
+def test_an_unsupported_instruction_is_named(amd_bundle: Path, tmp_path: Path, emulation: Emulation) -> None:
+    bundle = with_other_instructions(amd_bundle, tmp_path, PK_MUL_F32, UNKNOWN)
+    message = r"prefill_16: unknown-instruction in kernel \S+ at pc 0x[0-9a-f]+ .* its first dword is 0xd3bf"
+    with EmulatedSteps(bundle, "gfx942", 2, emulation) as steps, pytest.raises(ArtifactError, match=message):
+        steps.step("prefill_16", one_chunk())
+
+
+def test_code_without_an_end_is_stopped(amd_bundle: Path, tmp_path: Path, emulation: Emulation) -> None:
+    """s_nop instead of s_endpgm: the wave would run on into whatever comes next."""
+    bundle = with_other_instructions(amd_bundle, tmp_path, 0xBF81, 0xBF80)
+    with EmulatedSteps(bundle, "gfx942", 2, emulation) as steps, pytest.raises(ArtifactError, match="jump in kernel"):
+        steps.step("prefill_16", one_chunk())
+
+
+def test_a_program_that_goes_on_for_ever_is_stopped(amd_bundle: Path, emulation: Emulation) -> None:
+    few = dataclasses.replace(emulation, settings={"AMDNFS_EMULATE_BUDGET": "50"})
+    message = "50 instructions were not enough; AMDNFS_EMULATE_BUDGET sets the limit"
+    with EmulatedSteps(amd_bundle, "gfx942", 2, few) as steps, pytest.raises(ArtifactError, match=message):
+        steps.step("prefill_16", one_chunk())
+
+
+def test_a_page_outside_the_pool_is_an_access_outside(amd_bundle: Path, emulation: Emulation) -> None:
+    tokens, start, valid, _ = one_chunk()
+    with EmulatedSteps(amd_bundle, "gfx942", 2, emulation) as steps, pytest.raises(ArtifactError) as refused:
+        steps.step("prefill_16", (tokens, start, valid, np.array([[5000]], np.int32)))
+    assert re.search(
+        r"prefill_16: memory-range in kernel \S+ at pc .* lies outside every allocation$", str(refused.value)
+    )
+
+
+def test_all_checks_find_nothing_in_a_right_program(amd_bundle: Path, emulation: Emulation) -> None:
+    strict = dataclasses.replace(emulation, settings={"AMDNFS_EMULATE_CHECKS": "all"})
+    with EmulatedSteps(amd_bundle, "gfx942", 2, strict) as steps:
+        steps.step("prefill_16", one_chunk())
+
+
+def test_a_missing_compiler_is_told(
+    run_cli: RunCli, amd_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(HIP_DYLIB_VARIABLE, "")
+    monkeypatch.setenv("AMDNFS_EMULATE_CC", "no-such-compiler")
+    monkeypatch.setenv("AMDNFS_EMULATE_CACHE", str(tmp_path))
+    for arguments in (("verify", amd_bundle, "--target", "gfx942", "--emulate"), ("report", amd_bundle, "--execute")):
+        done = run_cli("amdnfs", *arguments)
+        assert done.code == 6
+        assert done.err.startswith("error: the emulator needs a C compiler, and there is no no-such-compiler on PATH; ")
+    assert "the emulator needs a C compiler" in run_cli("amdnfs", "doctor").out
+
+
+def test_report_counts_what_was_executed(run_cli: RunCli, amd_bundle: Path, tmp_path: Path) -> None:
+    """Linear layers move the bytes that the report reckons, and use matrix units for all their FLOPs."""
+    budget = tmp_path / "budget.json"
+    done = run_cli(
+        "amdnfs", "report", amd_bundle, "--target", "gfx942", "--execute", "--json", "--write-budget", budget
+    )
+    assert done.code == 0
+    assert done.err.splitlines()[:2] == ["executing gfx942 prefill_16", "executing gfx942 decode_4"]
+    for entry in json.loads(done.out)["targets"][0]["entries"]:
+        assert entry["context_tokens"] == 64
+        assert entry["executed"]["num_dispatches"] == entry["num_dispatches"]
+        assert 1 < entry["executed"]["moved_bytes"] / entry["least_bytes"] < 20
+        for group in entry["groups"]:
+            if group["kind"] == "matmul" and group["part"] == "layer":
+                assert group["executed"]["matrix_flops"] >= group["flops"] * group["count"]
+                assert 0.9 < group["executed"]["moved_bytes"] / (group["num_bytes"] * group["count"]) < 1.3
+    again = run_cli("amdnfs", "report", amd_bundle, "--target", "gfx942", "--execute", "--budget", budget)
+    assert again.code == 0, "an execution counts the same every time"
