@@ -228,8 +228,9 @@ static void decode_vop3p(Decoder *d) {
   if (is_mfma || !strncmp(inst->name, "v_accvgpr", 9)) {
     read_matrix(d, 0);
     if (is_mfma) matrix_registers(inst, d->kernel->lanes);
-    else if (strstr(inst->name, "write")) inst->dst.reg |= 256;
-    else inst->src[0].reg |= 256;
+    // The moves set both ACC bits whatever they move: their names say which side is an accumulation register.
+    else if (strstr(inst->name, "write")) inst->dst.reg |= 256, inst->src[0].reg &= 255;
+    else inst->src[0].reg |= 256, inst->dst.reg &= 255;
     if (!is_mfma) inst->src[1].kind = inst->src[2].kind = OPERAND_NONE;
     return;
   }
