@@ -4,6 +4,10 @@
 are values and counts; it does not model time. It is written from AMD's published ISA documents and is not checked
 against hardware.
 
+What it leaves out: the order in which matrix units round, the last bit of transcendental functions, cache coherency,
+wait states between dependent instructions, waves of different workgroups that wait for each other, flat addresses of
+the LDS and of scratch memory, images, SWMMAC. An instruction that it does not know stops the program by name.
+
 Environment of the library (read once, when the program initialises HIP):
 
 | variable | meaning |
