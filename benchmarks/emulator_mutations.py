@@ -67,11 +67,12 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--bundle", type=Path, help="with prefill_16 and decode_1; default: the shipped model is compiled")
     parser.add_argument("--json", type=Path, help="write every flip and what became of it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sizes = CompileOptions(prefill_chunks=(16,), decode_batches=(1,))
-        bundle = compile_model(MODEL, [options.target], Path(folder) / "plain.amdnfs", sizes)
+        bundle = options.bundle or compile_model(MODEL, [options.target], Path(folder) / "plain.amdnfs", sizes)
         rows = run(bundle, options.target, options.flips, options.seed, options.jobs)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
@@ -182,7 +183,7 @@ def altered_logits(
     """The logits of a bundle with another program; weights and all else are shared with the bundle."""
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "altered.amdnfs"
-        shutil.copytree(bundle, copy, copy_function=lambda source, place: Path(place).symlink_to(source))
+        shutil.copytree(bundle.resolve(), copy, copy_function=lambda source, place: Path(place).symlink_to(source))
         path = copy / manifest.targets[target].program
         path.unlink()
         path.write_bytes(program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,11 +12,35 @@ from pathlib import Path
 
 import pytest
 
+_EMULATOR = pytest.StashKey[str]()
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write the files in tests/golden anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets the tests of AMD programs use our own emulator, built once, unless another library is named.
+
+    It happens before tests are collected: they are skipped if there is none.
+    """
+    from amdnfs_hipemu import EmulatorError, library_folder
+    from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+
+    try:
+        named = os.environ.setdefault(HIP_DYLIB_VARIABLE, "") or str(library_folder())
+    except EmulatorError as error:
+        named = ""
+        config.stash[_EMULATOR] = f"none: {error}"
+    else:
+        config.stash[_EMULATOR] = named
+    os.environ[HIP_DYLIB_VARIABLE] = named
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Says which library executes AMD programs."""
+    return f"emulator: {config.stash[_EMULATOR]}"
 
 
 @pytest.fixture
