@@ -102,7 +102,8 @@ HIP_EXPORT HipError hipDeviceGetAttribute(int *value, int attribute, int device 
     case 30: case 31: *value = 65535; break;                           // MaxGridDimY, Z
     case 56: *value = 1024; break;                                     // MaxThreadsPerBlock
     case 63: *value = device_chip ? (int)device_chip->compute_units : 64; break;
-    case 74: *value = device_chip ? (int)device_chip->lds_bytes : 163840; break;  // MaxSharedMemoryPerBlock
+    // MaxSharedMemoryPerBlock. A device that takes any chip's code has what the largest has; launches check their own.
+    case 74: *value = is_chip_wanted ? (int)device_chip->lds_bytes : 163840; break;
     case 87: *value = device_chip && device_chip->family != GFX9 ? 32 : 64; break;  // WarpSize
     default: *value = 0;
   }

@@ -200,6 +200,7 @@ static const Semantics entries[] = {
     {"v_cndmask_b32", run_vector, cndmask, U, {TYPE_B32, TYPE_B32, TYPE_LANES}, CLASS_VALU, 0},
     {"v_cndmask_b16", run_vector, cndmask_16, TYPE_B16, {TYPE_B16, TYPE_B16, TYPE_LANES}, CLASS_VALU, 0},
     {"v_bitop3_b32", THREE(bitop)},
+    {"v_bitop3_b16", run_vector, bitop, TYPE_B16, {TYPE_B16, TYPE_B16, TYPE_B16}, CLASS_VALU, 0},
     {"v_mov_b64", run_vector, mov_64, TYPE_B64, {TYPE_B64}, CLASS_VALU, 0},
     {"v_lshlrev_b64", run_vector, lshlrev_64, TYPE_B64, {U, TYPE_B64}, CLASS_VALU, 0},
     {"v_lshrrev_b64", run_vector, lshrrev_64, TYPE_B64, {U, TYPE_B64}, CLASS_VALU, 0},

@@ -88,6 +88,8 @@ INTEGERS: list[tuple[str, Reference, tuple[str, ...]]] = [
     ("v_pk_lshlrev_b16 v12, 3, v4 op_sel_hi:[0,1]", lambda x: pair(u(x, 0) << 3, u(x, 0) >> 16 << 3), TARGETS),
     ("v_dot4_i32_i8 v12, v4, v5, v6", lambda x: dot4(x), CDNA),
     ("v_dot4_i32_iu8 v12, v4, v5, v6 neg_lo:[1,1,0]", lambda x: dot4(x), NEW),
+    ("v_bitop3_b32 v12, v4, v5, v6 bitop3:0x6c", lambda x: u(x, 0) & u(x, 2) ^ u(x, 1), ("gfx950",)),
+    ("v_bitop3_b16 v12, v4, v5, v6 bitop3:0x6c", lambda x: (u(x, 0) & u(x, 2) ^ u(x, 1)) & 0xFFFF, ("gfx950",)),
     ("v_mad_u32_u16 v12, v4, v5, v6", lambda x: (u(x, 0) & 0xFFFF) * (u(x, 1) & 0xFFFF) + u(x, 2), TARGETS),
 ]
 
