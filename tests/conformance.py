@@ -34,6 +34,9 @@ from tests.twins import REQUIRED, TWINS, make_twin
 EMULATED = "gfx942"
 OPTIONS = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
 SHORT = 20
+SEEDS = {"gpt_oss": 1}
+"""Of the random texts, where it is not 0. In a text of seed 0 two experts of gpt_oss are 6e-4 apart for one token (the
+router's logits spread over 1): f16 takes another than f32, on the CPU as on gfx942, and that token's logits differ."""
 
 
 def outcome(call: object, *arguments: object) -> str:
@@ -47,7 +50,7 @@ def outcome(call: object, *arguments: object) -> str:
 
 def numerics(bundle: Path, model: Path, target: str, num_tokens: int = 0) -> str:
     """The largest error of all checks, as a share of the largest logit."""
-    checks = verify_bundle(bundle, model, target, num_tokens=num_tokens)
+    checks = verify_bundle(bundle, model, target, seed=SEEDS.get(model.parent.name, 0), num_tokens=num_tokens)
     worst = max(check.error for check in checks)
     return f"{worst:.0e}" if all(check.is_right for check in checks) else f"WRONG ({worst:.0e})"
 
@@ -126,6 +129,9 @@ The last column is {EMULATED} machine code executed on a stand-in HIP library; n
 hardware. `make test` executes a llama twin and the shipped model as code of more architectures.
 
 {table(rows)}
+
+The texts of gpt_oss are of another seed than the others': in one of seed 0 a token is so near a tie between experts
+that f16 takes another one than f32.
 
 "not run": this command does not try it for families beyond the required ones, or the stand-in library is not there.
 """
