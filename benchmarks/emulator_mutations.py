@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--flips", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--bundle", type=Path, help="with prefill_16 and decode_1; default: the shipped model is compiled")
+    parser.add_argument("--bundle", type=Path, help="with prefill_16 and decode_1; else the shipped model")
     parser.add_argument("--json", type=Path, help="write every flip and what became of it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
