@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 from amdnfs_runtime.errors import AmdnfsError
 
+from amdnfs_compile.cli.streams import careful_streams
+
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 _PACKAGES = ("amdnfs", "iree-base-compiler", "iree-base-runtime", "torch", "transformers")
@@ -19,7 +21,16 @@ _PACKAGES = ("amdnfs", "iree-base-compiler", "iree-base-runtime", "torch", "tran
 
 def run(command: click.Command) -> None:
     """Runs `command` as a program: never returns."""
-    sys.exit(_guarded(lambda: command.main(standalone_mode=False)))
+    with careful_streams():
+        code = _guarded(lambda: _called(command))
+    sys.exit(code)
+
+
+def _called(command: click.Command) -> object:
+    result = command.main(standalone_mode=False)
+    if sys.stdout is not None:
+        sys.stdout.flush()  # here, where a failure is told
+    return result
 
 
 def _guarded(call: Callable[[], object]) -> int:
@@ -40,8 +51,11 @@ def _guarded(call: Callable[[], object]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; no bundle was changed", err=True)
         return EXIT_INTERRUPTED
-    except SystemExit:
-        return 0  # click exits so when the reader of a pipe has gone: it has seen enough
+    except SystemExit as error:
+        code = _code_of(error)
+        if code:  # click makes such an exit of a broken pipe, and says nothing
+            click.echo(f"error: ended early with code {code}; was a pipe to another program closed?", err=True)
+        return code
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("torch", "transformers", "iree", "safetensors", "huggingface_hub"):
             click.echo(
@@ -52,6 +66,11 @@ def _guarded(call: Callable[[], object]) -> int:
     except Exception:
         return _report_bug()
     return result if isinstance(result, int) else 0
+
+
+def _code_of(error: SystemExit) -> int:
+    """What the interpreter would end with."""
+    return error.code if isinstance(error.code, int) else int(error.code is not None)
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -12,6 +12,8 @@ import click
 from amdnfs_runtime.errors import UsageError
 from amdnfs_runtime.request import GenerationResult, SamplingParams
 
+from amdnfs_compile.cli.streams import has_reader
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -67,6 +69,8 @@ def generate_command(
         click.echo("" if chat else texts[0], nl=False)
         for piece in pieces:
             click.echo(piece, nl=False)
+            if not has_reader():
+                break
         click.echo()
     else:
         for text, result in zip(texts, llm.generate(asked, params), strict=True):

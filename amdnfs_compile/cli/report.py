@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 from amdnfs_runtime.bundle import read_manifest
-from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.errors import AmdnfsError, UsageError
 
 from amdnfs_compile.cli.names import product_named, target_named
 
@@ -62,19 +63,24 @@ def report_command(
         return
     limits = None if budget is None else _limits(budget, context)
     report = _make(bundle, name, chosen, context if limits is None else limits.context_tokens, execute)
-    _show(report, as_json, dispatches)
     if html is not None:
         from amdnfs_runtime.report.html import report_page
 
         _write(html, report_page(report))
-    if limits is not None:
-        from amdnfs_runtime.report.budget import check_budget
+    try:
+        if limits is not None:
+            from amdnfs_runtime.report.budget import check_budget
 
-        click.echo(f"{check_budget(report, limits)} figures are within {budget}", err=True)
-    if write_budget is not None:
-        from amdnfs_runtime.report.budget import budget_text
+            click.echo(f"{check_budget(report, limits)} figures are within {budget}", err=True)
+        if write_budget is not None:
+            from amdnfs_runtime.report.budget import budget_text
 
-        _write(write_budget, budget_text(report))
+            _write(write_budget, budget_text(report))
+    except AmdnfsError:
+        with suppress(UsageError):  # a report that cannot be printed does not hide what was found
+            _show(report, as_json, dispatches)
+        raise
+    _show(report, as_json, dispatches)
 
 
 def _make(bundle: Path, target: str | None, product: Product | None, context: int | None, execute: bool) -> Report:

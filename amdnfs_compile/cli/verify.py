@@ -66,20 +66,28 @@ def verify_command(
     lines: list[str] = []
     if wrong and bisect is not None and against is not None:
         values["bisection"], lines = _bisect(bundle, against, name, seed, bisect)
+    try:
+        _print(values, lines, checks, f"{name}, executed on the emulator" if emulate else name, as_json)
+    finally:  # output that cannot be written does not hide what was found
+        if wrong:
+            whose = " and ".join(dict.fromkeys(f"{check.against}'s" for check in wrong)).replace(
+                "transformers's", _THEIRS
+            )
+            names = ", ".join(dict.fromkeys(check.name for check in wrong))
+            raise ArtifactError(f"{bundle}: the logits differ from {whose} in: {names}")
+
+
+def _print(values: dict[str, Any], lines: list[str], checks: list[Check], title: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(values, indent=1, sort_keys=True))
+        return
+    click.echo(f"{values['files']} files agree with their digests")
+    if checks:
+        _show(checks, title)
     else:
-        click.echo(f"{len(manifest.files)} files agree with their digests")
-        if checks:
-            _show(checks, f"{name}, executed on the emulator" if emulate else name)
-        else:
-            click.echo("numbers were not compared; give the model's folder with --against")
-        for line in lines:
-            click.echo(line)
-    if wrong:
-        whose = " and ".join(dict.fromkeys(f"{check.against}'s" for check in wrong)).replace("transformers's", _THEIRS)
-        names = ", ".join(dict.fromkeys(check.name for check in wrong))
-        raise ArtifactError(f"{bundle}: the logits differ from {whose} in: {names}")
+        click.echo("numbers were not compared; give the model's folder with --against")
+    for line in lines:
+        click.echo(line)
 
 
 _THEIRS = "transformers'"
