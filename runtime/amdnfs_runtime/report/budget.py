@@ -10,6 +10,7 @@ report has, to leave some room.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from amdnfs_runtime.report.model import Report, TargetReport
 
 FORMAT, VERSION = "amdnfs-budget", 1
 _MAX_SHOWN = 12
+_MAX_SHOWN_LENGTH = 40
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,36 +44,81 @@ def read_budget(path: Path) -> Budget:
         UsageError: If it is missing, no budget, of another version, or has a figure or value that makes no sense.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_duplicates)
     except FileNotFoundError as error:
         raise UsageError(f"no budget at {path}; write one with: amdnfs report BUNDLE --write-budget {path}") from error
+    except _FieldError as error:
+        raise UsageError(f"{path}: damaged budget: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{path}: cannot be read as JSON (lists or objects within each other, too deep)") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UsageError(f"{path}: not a budget (its format is not {FORMAT!r})")
     version = values.get("version")
-    if version != VERSION:
+    if isinstance(version, bool) or version != VERSION:
         raise UsageError(
             f"{path}: budget of version {version!r}, but this amdnfs reads version {VERSION}; write it anew with: "
             f"amdnfs report BUNDLE --write-budget {path}"
         )
     try:
-        return Budget(path=path, context_tokens=int(values["context_tokens"]), targets=_targets(values["targets"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Budget(path=path, context_tokens=_context(values), targets=_targets(values.get("targets")))
+    except _FieldError as error:
         raise UsageError(f"{path}: damaged budget: {error}") from error
 
 
-def _targets(values: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    result: dict[str, dict[str, dict[str, float]]] = {}
-    for target, entries in values.items():
-        for entry, figures in entries.items():
-            for name, limit in figures.items():
-                if name not in FIGURES:
-                    raise ValueError(f"{target}, {entry}: unknown figure {name!r}; known are {', '.join(FIGURES)}")
-                if isinstance(limit, bool) or not isinstance(limit, int | float):
-                    raise ValueError(f"{target}, {entry}: {name} is {limit!r}, not a number")
-                result.setdefault(target, {}).setdefault(entry, {})[name] = limit
-    return result
+class _FieldError(ValueError):
+    """What is wrong in a budget file: the field, its value, and what is allowed."""
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; Python's reader would keep the last of equal keys, and drop limits so."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise _FieldError(f"the key {name!r} is there twice in one object")
+        found[name] = value
+    return found
+
+
+def _context(values: Mapping[str, Any]) -> int:
+    value = values.get("context_tokens")
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise _FieldError(f"context_tokens is {_shown(value)}; allowed are whole numbers from 1")
+    return value
+
+
+def _targets(values: Any) -> dict[str, dict[str, dict[str, float]]]:
+    return {
+        target: {
+            entry: {name: _limit(name, limit, f"targets, {target}, {entry}") for name, limit in figures.items()}
+            for entry, figures in _object(entries, f"targets, {target}", "entry points with their figures").items()
+            if _object(figures, f"targets, {target}, {entry}", "figures with their limits")
+        }
+        for target, entries in _object(values, "targets", "targets with their entry points").items()
+    }
+
+
+def _object(value: Any, field: str, what: str) -> dict[str, Any]:
+    """`value` if it is an object of JSON with something in it: one without would pass as checked."""
+    if not isinstance(value, dict) or not value:
+        raise _FieldError(f"{field} is {_shown(value)}; allowed is an object of {what}, at least one")
+    return value
+
+
+def _limit(name: str, value: Any, field: str) -> float:
+    if name not in FIGURES:
+        raise _FieldError(f"{field}: unknown figure {name!r}; known are {', '.join(FIGURES)}")
+    # An integer may be too large for a float, and nothing is worse than NaN.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise _FieldError(f"{field}: {name} is {_shown(value)}, not a number that is finite and not negative")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """A value as the file has it, shortened."""
+    text = "missing" if value is None else json.dumps(value)
+    return text if len(text) <= _MAX_SHOWN_LENGTH else f"{text[:_MAX_SHOWN_LENGTH]}..."
 
 
 def budget_text(report: Report) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -86,15 +87,43 @@ def test_what_got_better_is_no_fault(tmp_path: Path) -> None:
         ({"version": 2}, "budget of version 2, but this amdnfs reads version 1; write it anew with"),
         ({"version": None}, "budget of version None"),
         ({"format": "other"}, "not a budget"),
-        ({"context_tokens": "many"}, "damaged budget"),
+        ({"context_tokens": "many"}, 'damaged budget: context_tokens is "many"; allowed are whole numbers from 1'),
+        ({"context_tokens": 512.9}, r"context_tokens is 512\.9; allowed are whole"),
+        ({"context_tokens": True}, "context_tokens is true; allowed are whole"),
+        ({"context_tokens": 0}, "context_tokens is 0; allowed are whole"),
+        ({"context_tokens": math.inf}, "context_tokens is Infinity; allowed are whole"),
+        ({"context_tokens": None}, "context_tokens is missing; allowed are whole"),
         ({"targets": {"gfx942": {"prefill_16": {"speed": 1}}}}, "unknown figure 'speed'; known are dispatches, "),
-        ({"targets": {"gfx942": {"prefill_16": {"bytes": "1"}}}}, "bytes is '1', not a number"),
-        ({"targets": {"gfx942": 3}}, "damaged budget"),
+        ({"targets": {"gfx942": {"prefill_16": {"bytes": "1"}}}}, 'bytes is "1", not a number'),
+        ({"targets": {"gfx942": {"prefill_16": {"bytes": math.nan}}}}, "bytes is NaN, not a number that is finite"),
+        ({"targets": {"gfx942": {"prefill_16": {"bytes": math.inf}}}}, "bytes is Infinity, not a number that is fin"),
+        ({"targets": {"gfx942": {"prefill_16": {"bytes": 10**400}}}}, r"bytes is 10{39}\.\.\., not a number"),
+        ({"targets": {"gfx942": {"prefill_16": {"bytes": -1}}}}, "bytes is -1, not a number that is finite and not n"),
+        ({"targets": {"gfx942": {"prefill_16": {"bytes": True}}}}, "bytes is true, not a number"),
+        ({"targets": {"gfx942": 3}}, "damaged budget: targets, gfx942 is 3; allowed is an object of entry points"),
+        ({"targets": {"gfx942": {}}}, "targets, gfx942 is {}; allowed is an object of entry points .*, at least one"),
+        ({"targets": {"gfx942": {"prefill_16": {}}}}, "targets, gfx942, prefill_16 is {}; allowed is an object of fig"),
+        ({"targets": []}, r"targets is \[\]; allowed is an object of targets with their entry points, at least one"),
+        ({"targets": {}}, "targets is {}; allowed is an object of targets"),
+        ({"targets": None}, "targets is missing; allowed is an object of targets"),
     ],
 )
 def test_a_budget_that_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=rf"budget\.json: .*{message}"):
         read_budget(limits(tmp_path, **changes))
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    path = limits(tmp_path)
+    path.write_text(path.read_text().rstrip("}") + '}}}, "targets": {}}')
+    with pytest.raises(UsageError, match=r"budget\.json: damaged budget: the key 'targets' is there twice in one obj"):
+        read_budget(path)
+
+
+def test_a_budget_that_is_too_deep_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(UsageError, match=r"deep\.json: cannot be read as JSON \(lists or objects within each other"):
+        read_budget(tmp_path / "deep.json")
 
 
 def test_a_budget_that_is_no_json_or_not_there_is_refused(tmp_path: Path) -> None:
