@@ -39,10 +39,16 @@ def check_model(model: Path, manifest: Manifest) -> None:
     checkpoint = open_checkpoint(str(model))
     found = (checkpoint.config.model_type, checkpoint.vocab_size)
     wanted = (manifest.model.model_type, manifest.model.vocab_size)
+    remedy = "give the folder of the model that the bundle was made from"
     if found != wanted:
         raise ModelError(
             f"{model}: a {found[0]} model with a vocabulary of {found[1]} tokens, but the bundle was made from a "
-            f"{wanted[0]} model with one of {wanted[1]}; give the folder of the model that the bundle was made from"
+            f"{wanted[0]} model with one of {wanted[1]}; {remedy}"
+        )
+    if checkpoint.architecture != manifest.model.architecture:
+        raise ModelError(
+            f"{model}: a {checkpoint.architecture}, but the bundle was made from a {manifest.model.architecture}; "
+            f"{remedy}"
         )
 
 
@@ -59,7 +65,7 @@ def reference_logits(
         target: Name of the target whose flavour of fp8 the cache has.
 
     Raises:
-        ModelError: If transformers cannot load the model.
+        ModelError: If transformers cannot load the model, or its weights are not those that the bundle stores.
     """
     try:
         with _no_progress_bars():
@@ -74,7 +80,10 @@ def reference_logits(
     if manifest.model.quantization == "none" and manifest.cache_dtype != "fp8":
         return original, original
     if manifest.model.quantization != "none":
-        load_stored_weights(reference, bundle, manifest)
+        try:
+            load_stored_weights(reference, bundle, manifest)
+        except ModelError as error:
+            raise ModelError(f"{model}: {error}") from error
     if manifest.cache_dtype == "fp8":
         _round_cache(reference, TARGETS[target].fp8_format or Fp8Format.E4M3FN)
     return original, _logits(reference, texts)
