@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from amdnfs_runtime.bundle import (
     ModelEntry,
     TargetEntry,
     file_entry,
+    read_manifest,
 )
 
 FIGURES: dict[str, int] = {
@@ -184,6 +187,17 @@ def make_bundle(
     (place / "facts.json").write_text(json.dumps({key: value for key, value in facts.items() if value is not None}))
     _write_manifest(folder, target, kind)
     return folder
+
+
+def add_target(bundle: Path, other: Path) -> Path:
+    """Adds the targets of another bundle of the same model to `bundle`."""
+    first, second = read_manifest(bundle), read_manifest(other)
+    shutil.copytree(other / "artifacts", bundle / "artifacts", dirs_exist_ok=True)
+    joined = dataclasses.replace(
+        first, targets={**first.targets, **second.targets}, files={**first.files, **second.files}
+    )
+    (bundle / "manifest.json").write_text(joined.to_json())
+    return bundle
 
 
 def _kernel_facts(name: str, image: bytes, code: dict[str, int], counts: dict[str, Any]) -> dict[str, Any]:

@@ -69,13 +69,11 @@ def report_command(
         _write(html, report_page(report))
     try:
         if limits is not None:
-            from amdnfs_runtime.report.budget import check_budget
-
-            click.echo(f"{check_budget(report, limits)} figures are within {budget}", err=True)
+            _check(report, limits)
         if write_budget is not None:
             from amdnfs_runtime.report.budget import budget_text
 
-            _write(write_budget, budget_text(report))
+            _write(write_budget, budget_text(report), _without(report.left_out))
     except AmdnfsError:
         with suppress(UsageError):  # a report that cannot be printed does not hide what was found
             _show(report, as_json, dispatches)
@@ -107,12 +105,25 @@ def _limits(path: Path, context: int | None) -> Budget:
     return limits
 
 
-def _write(path: Path, text: str) -> None:
+def _check(report: Report, limits: Budget) -> None:
+    from amdnfs_runtime.report.budget import check_budget, targets_not_checked
+
+    skipped = targets_not_checked(report, limits)
+    if skipped:
+        click.echo(f"warning: the limits for {', '.join(skipped)} are not checked: the report leaves it out", err=True)
+    click.echo(f"{check_budget(report, limits)} figures are within {limits.path}", err=True)
+
+
+def _without(targets: tuple[str, ...]) -> str:
+    return f"; it has no limits for {', '.join(targets)}, which the report leaves out" if targets else ""
+
+
+def _write(path: Path, text: str, remark: str = "") -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
-    click.echo(f"wrote {path}", err=True)
+    click.echo(f"wrote {path}{remark}", err=True)
 
 
 def _show(report: Report, as_json: bool, dispatches: bool) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from amdnfs_targets.aliases import ALIASES
+
 _CDNA2_PAPER = (
     "https://www.amd.com/content/dam/amd/en/documents/instinct-business-docs/white-papers/amd-cdna2-white-paper.pdf"
 )
@@ -196,10 +198,16 @@ def get_product(name: str) -> Product:
     'AMD Radeon 8060S (Strix Halo)'
 
     Raises:
-        UnknownProductError: If none is called so; the message lists the known names and the closest one.
+        UnknownProductError: If none is called so; the message lists the known names and the closest one. Or if no peaks
+            are listed for it, though programs can be compiled for it by this name.
     """
     key = name.strip().lower()
     found = PRODUCTS.get(_OTHER_NAMES.get(key, key))
+    if found is None and key in ALIASES:
+        raise UnknownProductError(
+            f"{key} is known, and runs programs for {ALIASES[key]}, but its peaks are not listed: they are for "
+            f"{', '.join(PRODUCTS)}; for figures without floors of {key}: --target {ALIASES[key]}"
+        )
     if found is None:
         closest = difflib.get_close_matches(key, [*PRODUCTS, *_OTHER_NAMES], n=1, cutoff=0.6)
         hint = f"; did you mean {closest[0]}?" if closest else ""

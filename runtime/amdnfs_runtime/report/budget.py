@@ -141,7 +141,7 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def check_budget(report: Report, budget: Budget) -> int:
-    """Compares a report with a budget.
+    """Compares a report with a budget; `targets_not_checked` tells what it leaves out.
 
     Returns:
         The number of figures that were compared.
@@ -149,11 +149,21 @@ def check_budget(report: Report, budget: Budget) -> int:
     Raises:
         BudgetError: Naming each figure that got worse.
         ArtifactError: If the bundle lacks a target, an entry point or a figure that the budget has.
+        UsageError: If the bundle has all targets of the budget, but the report is on none of them.
     """
+    not_checked = targets_not_checked(report, budget)
+    if len(not_checked) == len(budget.targets):
+        raise UsageError(
+            f"{budget.path} has limits for {', '.join(not_checked)} alone, but the report is on "
+            f"{', '.join(item.name for item in report.targets)}: nothing would be checked; choose another --target or "
+            "--product"
+        )
     reports = {target.name: target for target in report.targets}
     worse: list[str] = []
     num_compared = 0
     for name, entries in budget.targets.items():
+        if name in not_checked:
+            continue
         if name not in reports:
             raise ArtifactError(f"{budget.path} has limits for {name}, but the report is on {', '.join(reports)}")
         for entry_name, limits in entries.items():
@@ -174,6 +184,11 @@ def check_budget(report: Report, budget: Budget) -> int:
             + "\n  if that is meant, write the budget anew with --write-budget"
         )
     return num_compared
+
+
+def targets_not_checked(report: Report, budget: Budget) -> tuple[str, ...]:
+    """The targets that a budget has limits for, that the bundle has, and that the report was asked to leave out."""
+    return tuple(name for name in budget.targets if name in report.left_out)
 
 
 def _why_missing(figure_name: str) -> str:

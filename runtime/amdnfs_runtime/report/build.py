@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -44,7 +45,11 @@ def make_report(
         context_tokens = min(DEFAULT_CONTEXT_TOKENS, manifest.model.context_tokens)
     if not 1 <= context_tokens <= manifest.model.context_tokens:
         raise UsageError(f"context {context_tokens}: {manifest.model.name} takes 1 to {manifest.model.context_tokens}")
+    left_out = tuple(sorted(set(manifest.targets).difference(names)))
     reports = tuple(_target(bundle, manifest, name, product, context_tokens) for name in names)
+    if product is not None and target is None and left_out:  # nobody asked for that in so many words
+        text = f"{product.name} runs the program for {names[0]}; not looked at: {', '.join(left_out)}"
+        reports = tuple(dataclasses.replace(item, missing=(text, *item.missing)) for item in reports)
     used = {floor.product for item in reports for entry in item.entries for floor in entry.floors}
     return Report(
         bundle=bundle.resolve().name,
@@ -55,6 +60,7 @@ def make_report(
         context_tokens=context_tokens,
         products=tuple(name for name in PRODUCTS if name in used),
         targets=reports,
+        left_out=left_out,
     )
 
 

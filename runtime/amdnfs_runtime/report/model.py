@@ -189,6 +189,8 @@ class Report:
     """Products that floors are for."""
     targets: tuple[TargetReport, ...]
     """By name."""
+    left_out: tuple[str, ...] = ()
+    """Targets of the bundle that were not looked at, by name."""
     report_version: int = REPORT_VERSION
     """Version of the JSON form."""
 

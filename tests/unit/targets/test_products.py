@@ -62,5 +62,11 @@ def test_no_product_has_more_compute_units_than_its_target_claims() -> None:
 
 
 def test_an_unknown_product_is_told_with_the_closest_one() -> None:
+    for other, target in (("mi308x", "gfx942"), ("RX7900GRE", "gfx1100"), ("h100", "cuda-sm_90")):
+        text = (
+            rf"{other.lower()} is known, and runs programs for {target}, but its peaks are not listed: they are for mi2"
+        )
+        with pytest.raises(UnknownProductError, match=text):
+            get_product(other)
     with pytest.raises(UnknownProductError, match=r"unknown product 'mi355': known are mi210, .*did you mean mi355x\?"):
         get_product("mi355")
