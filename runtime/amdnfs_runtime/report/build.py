@@ -60,6 +60,7 @@ def make_report(
         context_tokens=context_tokens,
         products=tuple(name for name in PRODUCTS if name in used),
         targets=reports,
+        quantization=manifest.model.quantization,
         left_out=left_out,
     )
 

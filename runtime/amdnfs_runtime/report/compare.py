@@ -13,6 +13,7 @@ from amdnfs_runtime.report.kernels import KernelReport
 from amdnfs_runtime.report.model import EntryReport, GroupReport, Report, TargetReport
 
 _KERNEL_FIGURES = ("matrix_instructions", "vgprs", "vgpr_spills", "scratch_bytes", "lds_bytes", "waves_per_simd")
+_OF_THE_MODEL = ("model", "architecture", "dtype", "quantization", "page_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +68,8 @@ class Comparison:
     """Targets and entry points that only the first bundle has."""
     only_after: tuple[str, ...]
     """Those that only the second one has."""
+    differences: tuple[str, ...] = ()
+    """What differs in the models themselves, so that a verdict may tell nothing of the kernels."""
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as plain values."""
@@ -96,6 +99,11 @@ def compare_reports(before: Report, after: Report) -> Comparison:
         operations=tuple(change for key in common for change in _operations(*first[key], *second[key])),
         only_before=tuple(" ".join(key) for key in first if key not in second),
         only_after=tuple(" ".join(key) for key in second if key not in first),
+        differences=tuple(
+            f"{name} {getattr(before, name)} -> {getattr(after, name)}"
+            for name in _OF_THE_MODEL
+            if getattr(before, name) != getattr(after, name)
+        ),
     )
 
 

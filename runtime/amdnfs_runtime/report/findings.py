@@ -33,18 +33,27 @@ MIN_MATRIX_ROWS = 16
 """Rows from which matrix instructions pay: the smallest tile of all targets has 16."""
 NARROW_BYTES = 4
 """Loads of up to so many bytes a lane are narrow; the widest is 16."""
+_SHARE = "{share}"
+"""Stands for a share in the text of a warning until those of all its dispatch groups are known."""
 
 
 def find_warnings(
     entries: Sequence[EntryReport], kernels: Mapping[str, KernelReport], target: str
 ) -> tuple[Warned, ...]:
-    """The warnings of one target; the same fault of one kernel in several entry points is one warning."""
+    """The warnings of one target; the same fault of one kernel in several entry points is one warning.
+
+    The share of several dispatch groups of one entry point with the same fault is their sum.
+    """
     found: dict[tuple[str, str, str], list[str]] = {}
     has_matrix_units = bool(TARGETS[target].matrix_ops)
     for entry in entries:
+        shares: dict[tuple[str, str, str], float] = {}
         for group in entry.groups:
-            for kind, text in _of_group(entry, group, kernels.get(group.export), has_matrix_units):
-                found.setdefault((kind, group.op, text), []).append(entry.name)
+            for kind, text, share in _of_group(entry, group, kernels.get(group.export), has_matrix_units):
+                key = (kind, group.op, text)
+                shares[key] = shares.get(key, 0.0) + share
+        for (kind, op, text), share in shares.items():
+            found.setdefault((kind, op, text.replace(_SHARE, f"{share:.0%}")), []).append(entry.name)
     warnings = [
         Warned(kind=kind, where=f"{', '.join(dict.fromkeys(names))}: {op}", text=text)
         for (kind, op, text), names in found.items()
@@ -54,17 +63,19 @@ def find_warnings(
 
 def _of_group(
     entry: EntryReport, group: GroupReport, kernel: KernelReport | None, has_matrix_units: bool
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, float]]:
+    """Kind, text, and the share of the entry point's bytes or FLOPs that `_SHARE` in the text stands for."""
     for habit in group.habits:
-        yield _of_habit(habit)
+        yield *_of_habit(habit), 0.0
     for reason in group.unknown:
-        yield "unknown", f"not counted: {reason}"
+        yield "unknown", f"not counted: {reason}", 0.0
     moved = group.num_bytes * group.count / entry.num_bytes if entry.num_bytes else 0.0
     if not group.flops and moved >= MAX_IDLE_BYTES_SHARE:
-        yield "traffic", f"dispatches without arithmetic for matrix units ({group.kind}) move {moved:.0%} of all bytes"
+        text = f"dispatches without arithmetic for matrix units ({group.kind}) move {_SHARE} of all bytes"
+        yield "traffic", text, moved
     if kernel is None or kernel.vgprs is None:
         return
-    yield from _of_registers(kernel)
+    yield from ((kind, text, 0.0) for kind, text in _of_registers(kernel))
     share = group.flops * group.count / entry.flops if entry.flops else 0.0
     if (
         has_matrix_units
@@ -74,13 +85,15 @@ def _of_group(
     ):
         yield (
             "no-matrix",
-            f"no matrix instructions, although {group.rows:.0f} rows share a factor; {share:.0%} of FLOPs",
+            f"no matrix instructions, although {group.rows:.0f} rows share a factor; {_SHARE} of FLOPs",
+            share,
         )
     narrow = _narrow_loads(kernel)
     if narrow > 0.5 and moved >= MIN_BYTES_SHARE:
         yield (
             "narrow-loads",
-            f"{narrow:.0%} of its loads take {NARROW_BYTES} bytes a lane or less; {moved:.0%} of bytes",
+            f"{narrow:.0%} of its loads take {NARROW_BYTES} bytes a lane or less; {_SHARE} of bytes",
+            moved,
         )
 
 

@@ -189,6 +189,8 @@ class Report:
     """Products that floors are for."""
     targets: tuple[TargetReport, ...]
     """By name."""
+    quantization: str = "none"
+    """How the weights of the decoder layers are stored, as the manifest has it."""
     left_out: tuple[str, ...] = ()
     """Targets of the bundle that were not looked at, by name."""
     report_version: int = REPORT_VERSION

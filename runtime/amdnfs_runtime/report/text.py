@@ -138,6 +138,7 @@ def comparison_text(comparison: Comparison) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{comparison.before} -> {comparison.after}", style="bold"),
         Text(f"costs for {comparison.context_tokens} tokens of context a request"),
+        *(Text(f"not the same: {text}") for text in comparison.differences),
         Text(""),
     ]
     table = plain_table("target", "entry point", "figure", "before", "after", "verdict", left=3)

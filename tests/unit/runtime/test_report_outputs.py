@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -174,6 +175,24 @@ def test_two_bundles_are_compared_figure_by_figure(tmp_path: Path) -> None:
 def test_equal_bundles_have_nothing_to_tell(tmp_path: Path) -> None:
     reports = [make_report(make_bundle(tmp_path / name)) for name in ("a", "b")]
     assert "all 11 figures are the same" in printed(comparison_text(compare_reports(*reports)))
+
+
+def test_different_models_are_told(tmp_path: Path) -> None:
+    before, after = (make_report(make_bundle(tmp_path / name)) for name in ("a", "b"))
+    assert compare_reports(before, after).differences == ()
+    other = dataclasses.replace(after, model="another", dtype="bf16", quantization="int4-g128")
+    found = compare_reports(before, other)
+    assert found.differences == ("model hand-made -> another", "dtype f16 -> bf16", "quantization none -> int4-g128")
+    assert "not the same: dtype f16 -> bf16\n" in printed(comparison_text(found))
+
+
+def test_shares_of_warnings_with_one_text_are_summed(tmp_path: Path) -> None:
+    """Two matmuls of 40% each without matrix instructions are one warning of 80%."""
+    groups = [group(name, "attention", cost(flops), cost(8)) for name, flops in (("a", 4e5), ("b", 4e5), ("c", 2e5))]
+    counts = {name: {"matrix_instructions": 0, "matrix": {}} for name in ("a", "b")}
+    (target,) = make_report(make_bundle(tmp_path / "b", groups=groups, counts=counts)).targets
+    texts = [warning.text for warning in target.warnings if warning.kind == "no-matrix"]
+    assert texts == ["no matrix instructions, although 16 rows share a factor; 80% of FLOPs"]
 
 
 def test_bundles_without_anything_in_common_are_refused(tmp_path: Path) -> None:
