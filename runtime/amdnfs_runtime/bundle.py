@@ -6,8 +6,8 @@
     artifacts/<target>/program.vmfb     the program
     artifacts/<target>/facts.json       how it was made
 
-Standard library only: the compiler and the runtime both read it, and neither needs the other. Writing a bundle is the
-compiler's job; this module knows the format and checks it.
+The standard library and the spelling of layouts only: the compiler and the runtime both read it, and neither needs the
+other. Writing a bundle is the compiler's job; this module knows the format and checks it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from amdnfs_targets.quantized_layout import QuantizedLayout
 
 from amdnfs_runtime.errors import ArtifactError
 
@@ -246,6 +248,11 @@ def _check_sense(manifest: Manifest) -> None:
             raise ValueError(f"it does not list the file {name!r}")
     if manifest.cache_dtype not in CACHE_BYTES:
         raise ValueError(f"cache_dtype is {manifest.cache_dtype!r}; known are {', '.join(sorted(CACHE_BYTES))}")
+    if manifest.model.quantization != "none":
+        try:
+            QuantizedLayout.parse(manifest.model.quantization)
+        except ValueError as error:
+            raise ValueError(f"model.quantization: {error}") from error
     for index, layer in enumerate(manifest.layers):
         if layer.kind != "paged":
             raise ValueError(f"layers[{index}].kind is {layer.kind!r}; known is 'paged'")

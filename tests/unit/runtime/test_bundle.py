@@ -187,6 +187,14 @@ def test_another_version_of_the_format(small: Path, version: object) -> None:
             "batch or tokens of an entry point is 0, but must be at least 1",
         ),
         (at("cache_dtype", value="f64"), "cache_dtype is 'f64'; known are bf16, f16, f32, fp8"),
+        (
+            at("model", "quantization", value="i3-weird"),
+            "model.quantization: 'i3-weird' is no layout of a quantised weight: 'i3' is not a valid ElementType",
+        ),
+        (
+            at("model", "quantization", value=""),
+            "model.quantization: '' is no layout of a quantised weight: list index out of range",
+        ),
         (at("layers", 2, "kind", value="recurrent"), "layers[2].kind is 'recurrent'; known is 'paged'"),
         (without("files", PROGRAM), f"it does not list the file '{PROGRAM}'"),
         (without("files", TOKENIZER), f"it does not list the file '{TOKENIZER}'"),
