@@ -11,6 +11,7 @@ from rich.text import Text
 from amdnfs_runtime.report.amounts import amount, layer_range, share
 from amdnfs_runtime.report.counters import Executed
 from amdnfs_runtime.report.model import EntryReport, TargetReport
+from amdnfs_runtime.report.tables import plain_table
 
 EXECUTED_NOTE = (
     "Executed on the emulator, one call an entry point: what ran was counted, not timed. Lines are of 128 bytes; each "
@@ -18,14 +19,6 @@ EXECUTED_NOTE = (
 )
 _COLUMNS = ("instructions", "matrix FLOPs", "x FLOPs", "asked bytes", "moved bytes")
 _REST = ("LDS bytes", "conflicts", "scratch bytes", "lanes active")
-
-
-def plain_table(*columns: str, left: int = 1) -> Table:
-    """A plain table whose first `left` columns hold text and the others numbers."""
-    table = Table(box=None, pad_edge=False)
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < left else "right", no_wrap=True)
-    return table
 
 
 def executed_text(target: TargetReport, *, with_dispatches: bool) -> Iterator[RenderableType]:

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from amdnfs_runtime.report.amounts import amount, count, layer_range, milliseconds, share
 from amdnfs_runtime.report.compare import Comparison, OperationChange
-from amdnfs_runtime.report.executed_text import executed_text, plain_table
+from amdnfs_runtime.report.executed_text import executed_text
 from amdnfs_runtime.report.kernels import KernelReport
 from amdnfs_runtime.report.model import EntryReport, Report, TargetReport
+from amdnfs_runtime.report.tables import plain_table
 
 _FLOOR_NOTE = (
     "Floors come from peaks of data sheets. They are no measured times and no estimates; nobody has run the hip "

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -209,8 +210,8 @@ def test_an_operation_that_one_bundle_lacks_is_told(tmp_path: Path) -> None:
     assert "gfx942 prefill_16 model.norm: only in old, 1 dispatch(es)" in text
 
 
-def printed(item: RenderableType) -> str:
-    console = Console(file=io.StringIO(), width=200, highlight=False)
+def printed(item: RenderableType, width: int = 200) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False)
     console.print(item)
     stream = console.file
     assert isinstance(stream, io.StringIO)
@@ -224,6 +225,17 @@ def test_the_tables_show_what_was_found(tmp_path: Path) -> None:
     assert re.search(r"mlp\.up_proj \(matmul\) +0-1 +2 +131 k +16\.0 kB +8 +40 +0 +22 +4096 +0 +9 +8 +16x3 2x1", text)
     assert "spills: prefill_16: mlp.up_proj: 9 vector and 0 scalar registers spilled" in text
     assert "no measured times and no estimates" in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_narrow_tables_lose_no_digits(tmp_path: Path, width: int) -> None:
+    report = make_report(make_bundle(tmp_path / "b", kernels={"linear": {"vgpr_spills": 9}}), context_tokens=64)
+    wide, narrow = (printed(report_text(report, with_dispatches=True), columns) for columns in (1000, width))
+    assert max(len(line.rstrip()) for line in narrow.splitlines()) <= width
+    assert "\u2026" not in narrow
+    assert narrow.count("entry point") > 1  # broken
+    numbers = re.compile(r"(?<![\w.])\d[\d.]* (?:[kMGT]?B|[kMGT]|ms|us)(?!\w)|\d[\d.]*%|\d+x\d+")
+    assert Counter(numbers.findall(narrow)) == Counter(numbers.findall(wide))
 
 
 class _Page(HTMLParser):
