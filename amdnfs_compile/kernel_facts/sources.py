@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+_STORED = re.compile(r"\.weight\.(?:int4|int8|fp8|scales|scales_fnuz|zeros)$")
+"""The end of the name of a tensor of a quantised weight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,14 +95,16 @@ def _join(names: Sequence[str]) -> str:
 
 
 def _short(name: str) -> str:
-    """The name of a weight within its layer, without the last part.
+    """The name of a weight within its layer, without the last part; all tensors of a quantised weight have one name.
 
     >>> _short("model.layers.3.self_attn.q_proj.weight"), _short("lm_head.weight"), _short("transformer.h.0.attn.bias")
     ('self_attn.q_proj', 'lm_head', 'attn')
+    >>> _short("model.layers.3.mlp.up_proj.weight.int4"), _short("model.layers.3.mlp.up_proj.weight.zeros")
+    ('mlp.up_proj', 'mlp.up_proj')
     """
     match = _LAYER.search(name)
     inner = name[match.end() :] if match else name
-    head, _, tail = inner.rpartition(".")
+    head, _, tail = _STORED.sub(".weight", inner).rpartition(".")
     return head if head and tail in ("weight", "bias", "weight_scale", "scales") else inner
 
 

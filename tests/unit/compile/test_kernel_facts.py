@@ -425,6 +425,14 @@ def test_a_dispatch_without_weights_belongs_to_its_neighbours() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", ["int4", "int8", "fp8"])
+def test_the_tensors_of_a_quantised_weight_have_one_name(kind: str) -> None:
+    layers = [f"model.layers.0.self_attn.{name}_proj.weight" for name in "qk"]
+    names = [f"{layer}.{end}" for layer in layers for end in (kind, "scales", "scales_fnuz", "zeros")]
+    (found,) = locate([evidence(*names, "model.layers.0.input_layernorm.weight", kind="matmul")])
+    assert found.operation == "self_attn.q_proj+k_proj+input_layernorm"
+
+
 def test_a_weight_that_iree_has_made_something_of_keeps_its_name() -> None:
     init = """
 util.global private @hoisted : tensor<8x32xf16>
