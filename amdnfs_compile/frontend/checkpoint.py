@@ -236,6 +236,12 @@ def _read_config(folder: Path) -> Any:
         raise ModelError(f"{path}: not JSON: {error}") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds {_kind_of(values)}, not the settings of a model")
+    for name in ("quantization_config", "compression_config"):
+        if not values.get(name) and values.get(name) not in (None, {}):
+            raise ModelError(
+                f"{path}: {name} holds {_kind_of(values[name])}, not settings by name; "
+                "remove it if the checkpoint is not quantised"
+            )
     quantised = values.get("quantization_config") or values.get("compression_config")
     if quantised:
         named = quantised.get("quant_method") if isinstance(quantised, dict) else quantised

@@ -88,7 +88,8 @@ class QuantizedWeights:
             with safe_open(checkpoint.folder / checkpoint.tensors[tensor].file, framework="pt") as shard:
                 weight = shard.get_tensor(tensor)
             if not bool(weight.isfinite().all()):
-                raise ModelError(f"{checkpoint.folder}: tensor {tensor} has infinite values, which cannot be quantised")
+                what = "values that are no numbers (NaN)" if bool(weight.isnan().any()) else "infinite values"
+                raise ModelError(f"{checkpoint.folder}: tensor {tensor} has {what}, which cannot be quantised")
             try:
                 found = quantize(weight.T if linear.is_transposed else weight, self.layout)
             except ValueError as error:

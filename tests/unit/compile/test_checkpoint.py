@@ -156,6 +156,15 @@ def test_a_quantised_checkpoint(fresh_twin: Path, setting: dict[str, Any], metho
     )
 
 
+@pytest.mark.parametrize(("value", "kind"), [([], "a list"), ("", "a text"), (0, "a number"), (False, "a number")])
+def test_settings_of_quantisation_that_are_none(fresh_twin: Path, value: object, kind: str) -> None:
+    change_config(fresh_twin, quantization_config=value)
+    assert refusal(fresh_twin) == (
+        f"{fresh_twin / 'config.json'}: quantization_config holds {kind}, not settings by name; "
+        "remove it if the checkpoint is not quantised"
+    )
+
+
 def test_tokenizer_missing(fresh_twin: Path) -> None:
     (fresh_twin / "tokenizer.json").unlink()
     message = refusal(fresh_twin)

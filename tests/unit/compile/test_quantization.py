@@ -232,13 +232,16 @@ def test_conv1d_weights_are_stored_by_output_channel(tmp_path: Path) -> None:
     assert torch.allclose(found[f"{name}.int8"].float() * found[f"{name}.scales"], original.T, atol=0.02)
 
 
-def test_weights_that_are_not_finite_are_refused(fresh_twin: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("value", "what"), [(torch.inf, "infinite values"), (torch.nan, "values that are no numbers (NaN)")]
+)
+def test_weights_that_are_not_finite_are_refused(value: float, what: str, fresh_twin: Path, tmp_path: Path) -> None:
     tensors = load_file(fresh_twin / "model.safetensors")
-    tensors[GATE][1, 2] = torch.inf
+    tensors[GATE][1, 2] = value
     save_file(tensors, fresh_twin / "model.safetensors")
     with pytest.raises(ModelError) as error:
         place(fresh_twin, INT4, tmp_path / "weights")
-    assert str(error.value) == f"{fresh_twin}: tensor {GATE} has infinite values, which cannot be quantised"
+    assert str(error.value) == f"{fresh_twin}: tensor {GATE} has {what}, which cannot be quantised"
 
 
 def test_scales_too_large_for_their_type_are_refused(fresh_twin: Path, tmp_path: Path) -> None:
