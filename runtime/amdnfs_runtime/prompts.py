@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from amdnfs_runtime.bundle import Manifest
 from amdnfs_runtime.errors import ArtifactError, CapacityError, UsageError
+
+_NUM_BYTES = 256
+_GENTLE_NORMALIZERS = frozenset({"NFC", "Prepend"})
+_GENTLE_SPLITTERS = frozenset({"ByteLevel", "Metaspace", "Digits"})
+_MOST_COMPOSED = 4  # characters that NFC makes one of. Source: Unicode, UAX 15, table of the maximum expansion factors
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -30,6 +37,64 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def encode_text(tokenizer: Tokenizer, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    """Token ids of `text`.
+
+    Other threads run meanwhile: the library's `encode` keeps the interpreter's lock, its function for batches does not.
+
+    Raises:
+        TypeError: If it is not Unicode.
+    """
+    (encoding,) = tokenizer.encode_batch_fast([text], add_special_tokens=add_special_tokens)
+    ids: list[int] = encoding.ids
+    return ids
+
+
+def most_token_chars(tokenizer: Tokenizer) -> int | None:
+    """Most characters of a text that one token can stand for, never too few.
+
+    None if the tokenizer may drop characters, or merge any number of them, such as unknown ones: then a text of any
+    length can be few tokens.
+    """
+    parts = json.loads(tokenizer.to_str())
+    model, added = parts["model"], parts.get("added_tokens") or []
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    normalizers, splitters = list(_leaves(parts.get("normalizer"))), list(_leaves(parts.get("pre_tokenizer")))
+    is_gentle = (
+        model.get("type") == "BPE"
+        and all(part["type"] in _GENTLE_NORMALIZERS or _keeps_length(part) for part in normalizers)
+        and all(part["type"] in _GENTLE_SPLITTERS or part.get("behavior", "Removed") != "Removed" for part in splitters)
+        and not any(item.get("lstrip") or item.get("rstrip") for item in added)
+    )
+    # Without a token for each byte, characters are dropped or become unknown ones.
+    if any(part["type"] == "ByteLevel" for part in splitters):
+        pieces = {piece for piece in vocab if len(piece) == 1}
+        has_bytes = pieces.issuperset(ByteLevel.alphabet())
+    else:
+        has_bytes = bool(model.get("byte_fallback")) and all(f"<0x{byte:02X}>" in vocab for byte in range(_NUM_BYTES))
+    if not (is_gentle and has_bytes and vocab):
+        return None
+    return max(map(len, vocab)) * (_MOST_COMPOSED if normalizers else 1)
+
+
+def _leaves(part: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The parts that a normalizer or pre-tokenizer is made of."""
+    if part is None:
+        return
+    inner = part.get("normalizers", part.get("pretokenizers")) if part["type"] == "Sequence" else None
+    if inner is None:
+        yield part
+        return
+    for item in inner:
+        yield from _leaves(item)
+
+
+def _keeps_length(part: dict[str, Any]) -> bool:
+    """Whether a normalizer replaces a text by one that is no shorter."""
+    pattern = part.get("pattern", {}).get("String")
+    return part["type"] == "Replace" and pattern is not None and len(part["content"]) >= len(pattern)
+
+
 def encode(tokenizer: Tokenizer, manifest: Manifest, prompt: str) -> list[int]:
     """Token ids of `prompt`, with the begin token if the tokenizer adds one.
 
@@ -37,7 +102,7 @@ def encode(tokenizer: Tokenizer, manifest: Manifest, prompt: str) -> list[int]:
         UsageError: If the prompt gives no token at all and the model has no begin token, or is not Unicode.
     """
     try:
-        ids: list[int] = tokenizer.encode(prompt).ids
+        ids = encode_text(tokenizer, prompt)
     except TypeError as error:  # what the library makes of lone surrogates
         raise UsageError(f"the prompt is not valid Unicode text: {prompt[:40]!a}") from error
     if not ids and manifest.bos_token_id is not None:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from amdnfs_runtime.async_engine import AsyncEngine
 from amdnfs_runtime.chat_template import TemplateSource
 from amdnfs_runtime.errors import AmdnfsError, UsageError
-from amdnfs_runtime.prompts import encode
+from amdnfs_runtime.prompts import encode, encode_text, most_token_chars
 from amdnfs_runtime.request import GenerationResult, SamplingParams
 from amdnfs_runtime.server.config import ServerConfig
 from amdnfs_runtime.server.errors import ApiError, api_error, bad_request, unavailable
@@ -63,6 +63,7 @@ class Service:
         self.manifest = engine.engine.manifest
         self.tokenizer: Tokenizer = tokenizer
         self.texts = TokenTexts(tokenizer)
+        self._most_token_chars = most_token_chars(tokenizer)
         self.metrics = Metrics(engine)
         self.tracing = make_tracing(config.otlp_endpoint)
         self.renderer = None if template is None else TemplateRenderer(template, config.template_timeout_s)
@@ -121,20 +122,32 @@ class Service:
             param: The field that an error is about.
 
         Raises:
-            ApiError: 400, if it is no Unicode, or has no token where one is needed.
+            ApiError: 400, if it is no Unicode, has no token where one is needed, or is far too long.
         """
 
         def work() -> list[int]:
             if add_special_tokens:
                 return encode(self.tokenizer, self.manifest, text)
-            return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+            return encode_text(self.tokenizer, text, add_special_tokens=False)
 
+        self._check_length(text, param)
         try:
             return work() if len(text) < _SMALL_PROMPT else await asyncio.to_thread(work)
         except AmdnfsError as error:
             raise bad_request(str(error), param) from error
         except TypeError as error:  # what the library makes of lone surrogates
             raise bad_request(f"{param}: the text is no valid Unicode", param) from error
+
+    def _check_length(self, text: str, param: str) -> None:
+        """Refuses what surely does not fit, as tokens take far more memory than their text."""
+        context, most = self.manifest.model.context_tokens, self._most_token_chars
+        if most is not None and len(text) > context * most:
+            raise bad_request(
+                f"{param}: {len(text)} characters are at least {-(-len(text) // most)} tokens, but the context is "
+                f"{context} tokens; send a shorter text",
+                param,
+                "context_length_exceeded",
+            )
 
     def check_token_ids(self, token_ids: Sequence[int], param: str) -> None:
         """Checks that the model has all tokens.
