@@ -63,7 +63,7 @@ def compare(bundle: Path, model: Path, target: str, **options: Any) -> None:
     distance, *checks = verify_bundle(bundle, model, target, **options)
     assert distance.name == DISTANCE
     assert 0 < distance.error < 0.6
-    assert len(checks) == 4
+    assert len(checks) == 5
     assert all(check.is_right for check in checks), checks
 
 

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from amdnfs_runtime.errors import AmdnfsError, UsageError
 from amdnfs_runtime.server.config import ServerConfig
 from amdnfs_runtime.server.endpoint import ClientGoneError, send_json
-from amdnfs_runtime.server.errors import ApiError, from_failure
+from amdnfs_runtime.server.errors import ApiError, from_failure, unavailable
 from amdnfs_runtime.server.exchange import REQUEST_ID, Exchange, begin_exchange
 from amdnfs_runtime.server.logs import log_bug, log_exchange
 from amdnfs_runtime.server.metrics import Metrics
@@ -27,6 +27,8 @@ OPEN_FOLDERS = ("/page/",)
 """Beginnings of such paths."""
 CLIENT_GONE = 499
 """Status in log and metrics of a request whose client left; nobody is there to get it. Source: nginx."""
+IS_TOO_MANY = "amdnfs.is_too_many"
+"""In a scope's state: its connection is over `max_connections`."""
 
 _MINUTE_S = 60.0
 _MOST_CLIENTS = 10_000
@@ -149,12 +151,23 @@ class Gate:
         finally:
             self._note(scope, exchange)
 
-    def _let_in(self, scope: Scope, exchange: Exchange) -> None:
-        path = scope["path"]
+    def _check_head(self, scope: Scope, exchange: Exchange) -> None:
+        if scope.get("state", {}).get(IS_TOO_MANY):
+            error = unavailable("the server has as many connections as it takes; try again", "too_many_connections")
+            error.headers.update(_CLOSE)
+            raise error
         # uvicorn's own limit is for heads that come in pieces only.
-        num_bytes = sum(len(name) + len(value) for name, value in scope["headers"]) + len(path)
+        num_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        num_bytes += len(scope["path"]) + len(scope["query_string"])
         if num_bytes > self._max_header_bytes:
             raise ApiError(431, f"the head of the request has more than {self._max_header_bytes} bytes")
+        # A proxy may have read another end of the body. Source: RFC 9112, section 6.3.
+        if "content-length" in exchange.headers and "transfer-encoding" in exchange.headers:
+            raise ApiError(400, "a request has Content-Length or Transfer-Encoding, not both", headers=_CLOSE)
+
+    def _let_in(self, scope: Scope, exchange: Exchange) -> None:
+        self._check_head(scope, exchange)
+        path = scope["path"]
         name = self._keys.check(exchange, path)
         if self._rate is not None and not path.startswith(_UNLIMITED_FOLDERS):
             client = scope.get("client")
@@ -173,6 +186,7 @@ class Gate:
             self._tracing.record(exchange, method, path, status)
 
 
+_CLOSE = {"Connection": "close"}
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

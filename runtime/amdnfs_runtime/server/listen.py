@@ -24,6 +24,7 @@ from amdnfs_runtime.async_engine import EngineStatus
 from amdnfs_runtime.errors import UsageError
 from amdnfs_runtime.server.app import make_app
 from amdnfs_runtime.server.config import ServerConfig
+from amdnfs_runtime.server.gate import IS_TOO_MANY
 from amdnfs_runtime.server.logs import log_event
 from amdnfs_runtime.server.service import Service
 
@@ -31,6 +32,7 @@ _LAST_ANSWERS_S = 5
 _KEEP_ALIVE_S = 30
 _POLL_S = 0.02
 _BACKLOG = 2048
+_SPARE_CONNECTIONS = 16  # over the limit, to be told so
 
 Stop = Callable[[str], None]
 """Begins a stop, and is told why; a second call ends the wait for running requests."""
@@ -125,20 +127,47 @@ class _Protocol(H11Protocol):
     """Ends connections that are too many, or whose head does not come."""
 
     read_timeout_s = 0.0
+    max_connections = 0
     _head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # uvicorn 0.54 times connections between requests, but not the first request.
-        self._head_timer = self.loop.call_later(self.read_timeout_s, self._close_if_silent)
+        if len(self.connections) > self.max_connections + _SPARE_CONNECTIONS:
+            transport.close()
+            return
+        if len(self.connections) > self.max_connections:
+            self.app_state = {**self.app_state, IS_TOO_MANY: True}  # the gate tells the client
+        self._watch_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()  # it would keep what is left of the connection
+        self._stop_timer()  # it would keep what is left of the connection
         super().connection_lost(exc)
 
+    def _watch_head(self) -> None:
+        """Times a head from its first byte, or from the beginning of the connection, to its end.
+
+        uvicorn 0.54 times connections between requests only, until the first byte of the next.
+        """
+        if not self._is_between_requests():
+            self._stop_timer()
+        elif self._head_timer is None and not self.transport.is_closing():
+            self._head_timer = self.loop.call_later(self.read_timeout_s, self._close_if_silent)
+
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
     def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        self._head_timer = None
+        if self._is_between_requests() and not self.transport.is_closing():
             self.transport.close()
 
 
@@ -147,7 +176,8 @@ class _Server(uvicorn.Server):
 
     def __init__(self, service: Service, on_ready: Callable[[Stop], None]) -> None:
         config = service.config
-        protocol = type("Protocol", (_Protocol,), {"read_timeout_s": config.read_timeout_s})
+        limits = {"read_timeout_s": config.read_timeout_s, "max_connections": config.max_connections}
+        protocol = type("Protocol", (_Protocol,), limits)
         super().__init__(
             uvicorn.Config(
                 make_app(service),
@@ -158,7 +188,6 @@ class _Server(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=config.max_connections,
                 h11_max_incomplete_event_size=config.max_header_bytes,
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_LAST_ANSWERS_S,

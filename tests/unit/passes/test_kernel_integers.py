@@ -43,12 +43,14 @@ def program() -> str:
 
 
 def multiply(x: Array, weight: Array, scales: Array) -> tuple[Array, Array]:
-    """The product in float64, and what one element of a row that is rounded the other way would change."""
+    """The product in float64, and what elements halfway between two integers change if rounded the other way."""
     wide = x.astype(np.float32)
     largest = np.abs(wide).max(1, keepdims=True)
-    whole = np.rint(wide * (np.float32(127) / np.maximum(largest, np.float32(1e-30)))).astype(np.int64)
+    exact = wide * (np.float32(127) / np.maximum(largest, np.float32(1e-30)))
+    whole = np.rint(exact).astype(np.int64)
+    is_halfway = np.abs(exact - whole) > 0.5 - 1e-4
     step = largest.astype(np.float64) / 127 * scales.astype(np.float64).T
-    return whole @ weight.T.astype(np.int64) * step, 127 * step
+    return whole @ weight.T.astype(np.int64) * step, is_halfway @ np.abs(weight.T.astype(np.int64)) * step
 
 
 @pytest.mark.parametrize("target", ["gfx90a", "gfx1151"])
