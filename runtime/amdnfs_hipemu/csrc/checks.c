@@ -18,8 +18,9 @@ bool checks_init(char *message, size_t message_bytes) {
     if (is_all || (length == 5 && !strncmp(text, "races", 5))) checks.races = is_known = true;
     if (is_all || (length == 5 && !strncmp(text, "waits", 5))) checks.waits = is_known = true;
     if (is_all || (length == 8 && !strncmp(text, "barriers", 8))) checks.barriers = is_known = true;
+    if (is_all || (length == 5 && !strncmp(text, "order", 5))) checks.order = is_known = true;
     if (!is_known) {
-      snprintf(message, message_bytes, "AMDNFS_EMULATE_CHECKS: unknown check '%.*s'; known are all, barriers, races, unwritten, waits",
+      snprintf(message, message_bytes, "AMDNFS_EMULATE_CHECKS: unknown check '%.*s'; known are all, barriers, order, races, unwritten, waits",
                (int)length, text);
       return false;
     }

@@ -4,13 +4,14 @@
 //               value
 //   waits       a register is used before the wait for the load that fills it
 //   barriers    waves of a workgroup meet at different barriers, or one ends while others wait
+//   order       an operation of a stream or of the host touches device memory whose writer or reader nobody waited for
 //   all         all of these
 // Accesses outside allocations, the LDS and the scratch memory are always checked.
 #pragma once
 #include "wave.h"
 
 typedef struct {
-  bool unwritten, races, waits, barriers;
+  bool unwritten, races, waits, barriers, order;
 } Checks;
 extern Checks checks;
 // Reads the environment. False, with a text in `message`, for a name that is not one of the above.

@@ -162,6 +162,15 @@ static void find_used_registers(Kernel *kernel) {
   }
 }
 
+// Damaged code can name registers beyond the last; such an instruction stops a wave that reaches it.
+static bool has_registers(const Inst *inst) {
+  for (u32 k = 0; k < inst->num_uses; k++) {
+    u32 end = inst->uses[k].first + inst->uses[k].count;
+    if (inst->uses[k].first < USE_SGPR ? end > MAX_VGPRS : end > USE_SGPR + 128) return false;
+  }
+  return true;
+}
+
 bool decode_kernel(Kernel *kernel, char *message, size_t message_bytes) {
   u32 num_words = kernel->code_bytes / 4;
   kernel->insts = calloc(num_words + 1, sizeof(Inst));
@@ -184,6 +193,10 @@ bool decode_kernel(Kernel *kernel, char *message, size_t message_bytes) {
     if (!inst->semantics) inst->execute = NULL;
     inst->next_pc = inst->pc + d.num_words * 4;
     if (inst->semantics && inst->num_uses == 0) note_uses(inst);
+    if (!has_registers(inst)) {
+      inst->execute = NULL;
+      inst->num_uses = 0;
+    }
     kernel->inst_of_pc[at] = kernel->num_insts++;
     at += d.num_words;
   }

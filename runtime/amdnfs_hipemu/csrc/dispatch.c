@@ -1,6 +1,7 @@
 // Runs the workgroups of a launch: sets up waves, runs them between barriers, checks how they meet there.
 #include "dispatch.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "checks.h"
@@ -183,6 +184,12 @@ static void run_groups(void *argument, u32 thread) {
       if (number >= job->num_groups || __atomic_load_n(&job->dispatch->has_fault, __ATOMIC_ACQUIRE)) break;
       run_group(&room, number, &counters);
     }
+  }
+  else if (!__atomic_exchange_n(&job->dispatch->has_fault, 1, __ATOMIC_ACQ_REL)) {
+    Fault *fault = &job->dispatch->fault;
+    fault->name = "no-memory";
+    snprintf(fault->message, sizeof fault->message, "no-memory in kernel %s: there is none for the %u waves of a workgroup",
+             job->dispatch->kernel->name, room.group.num_waves);
   }
   close_room(&room);
   while (__atomic_exchange_n(&job->total_lock, 1, __ATOMIC_ACQUIRE)) {

@@ -11,6 +11,7 @@ struct Dispatch {
   u32 lds_bytes;             // static and dynamic
   u8 *kernarg;               // 64-byte aligned
   u32 kernarg_bytes;
+  const struct Operation *operation;   // for the check `order`
   u64 number;                // from 1; also the epoch of the line counters
   Fault fault;               // of the first workgroup that failed
   int has_fault;             // set atomically; other workgroups stop then

@@ -11,6 +11,7 @@ typedef enum {
   FAULT_UNWRITTEN,             // check `unwritten`
   FAULT_LDS_RACE,              // check `races`
   FAULT_MISSING_WAIT,          // check `waits`
+  FAULT_ORDER,                 // check `order`
   FAULT_DIVERGENT_BARRIER,     // check `barriers`
   FAULT_BUDGET,                // AMDNFS_EMULATE_BUDGET wave instructions were not enough
   FAULT_JUMP,                  // out of the kernel's code
@@ -24,8 +25,8 @@ typedef struct {
   u32 pc;                  // byte offset in the code object's image
   u32 workgroup[3];
   u32 wave;
-  char detail[320];        // what happened, with the figures
-  char message[768];       // kind, kernel, mnemonic, pc, workgroup, wave and detail in one line
+  char detail[448];        // what happened, with the figures
+  char message[896];       // kind, kernel, mnemonic, pc, workgroup, wave and detail in one line
 } Fault;
 
 struct Wave;

@@ -2,11 +2,13 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "checks.h"
 #include "dispatch.h"
 #include "hip.h"
 
 #define PACKET_BYTES 64
-#define MAX_ELF_BYTES (1ull << 32)
+#define MAX_ELF_BYTES (1ull << 28)
+#define MAX_SCRATCH_BYTES (1u << 20)   // of a lane; more than any chip has
 
 static u64 num_dispatches;
 
@@ -20,12 +22,31 @@ static void log_unknown(const Module *module) {
     }
 }
 
+// Bytes from `address` on that can be read: HIP's calls do not say how long a code object is, and a damaged one may say
+// more than there is.
+static u64 readable_bytes(const void *address) {
+  FILE *maps = fopen("/proc/self/maps", "r");
+  if (!maps) return MAX_ELF_BYTES;
+  char line[512];
+  unsigned long long begin, end, reached = (u64)address;
+  bool is_line_start = true;
+  while (reached - (u64)address < MAX_ELF_BYTES && fgets(line, sizeof line, maps)) {
+    char may_read;
+    bool is_entry = is_line_start && sscanf(line, "%llx-%llx %c", &begin, &end, &may_read) == 3;
+    is_line_start = strchr(line, '\n') != NULL;
+    if (is_entry && begin <= reached && reached < end && may_read == 'r') reached = end;
+  }
+  fclose(maps);
+  u64 bytes = reached - (u64)address;
+  return bytes < MAX_ELF_BYTES ? bytes : MAX_ELF_BYTES;
+}
+
 HIP_EXPORT HipError hipModuleLoadDataEx(HipModule **out, const void *image, unsigned n UNUSED, int *options UNUSED,
                                         void **values UNUSED) {
   char text[256];
   HipError error = hip_start();
   if (error) return error;
-  Module *module = module_load(image, MAX_ELF_BYTES, text, sizeof text);
+  Module *module = module_load(image, readable_bytes(image), text, sizeof text);
   if (!module) {
     hip_set_message("%s", text);
     return HIP_INVALID_IMAGE;
@@ -126,18 +147,24 @@ static HipError run(Dispatch *d) {
   return HIP_LAUNCH_FAILURE;
 }
 
-HipError hip_launch(const Kernel *kernel, HipDim3 grid, HipDim3 block, u32 dynamic_lds, const u8 *arguments) {
+HipError hip_launch(const Kernel *kernel, HipDim3 grid, HipDim3 block, u32 dynamic_lds, const u8 *arguments, const Operation *op) {
   u32 bytes = kernel->kernarg_bytes > 256 ? kernel->kernarg_bytes : 256;
   u64 threads = (u64)block.x * block.y * block.z;
   if (threads == 0 || threads > 1024) {
     hip_set_message("kernel %s: a workgroup of %llu threads", kernel->name, (unsigned long long)threads);
     return HIP_INVALID_VALUE;
   }
-  Dispatch d = {.kernel = kernel, .grid = {grid.x, grid.y, grid.z}, .block = {block.x, block.y, block.z}};
-  d.lds_bytes = kernel->lds_bytes + dynamic_lds;
-  if (d.lds_bytes > kernel->module->chip->lds_bytes) {
-    hip_set_message("kernel %s asks for %u bytes of LDS; %s has %u", kernel->name, d.lds_bytes, kernel->module->chip->name,
-                    kernel->module->chip->lds_bytes);
+  Dispatch d = {.kernel = kernel, .operation = op, .grid = {grid.x, grid.y, grid.z}, .block = {block.x, block.y, block.z}};
+  u64 lds_bytes = (u64)kernel->lds_bytes + dynamic_lds;
+  if (lds_bytes > kernel->module->chip->lds_bytes) {
+    hip_set_message("kernel %s asks for %llu bytes of LDS; %s has %u", kernel->name, (unsigned long long)lds_bytes,
+                    kernel->module->chip->name, kernel->module->chip->lds_bytes);
+    return HIP_INVALID_VALUE;
+  }
+  d.lds_bytes = (u32)lds_bytes;
+  if (kernel->scratch_bytes > MAX_SCRATCH_BYTES) {
+    hip_set_message("kernel %s asks for %u bytes of private memory a lane; %u are possible", kernel->name,
+                    kernel->scratch_bytes, MAX_SCRATCH_BYTES);
     return HIP_INVALID_VALUE;
   }
   d.kernarg_bytes = ((bytes + 63) & ~63u) + PACKET_BYTES;
@@ -154,14 +181,19 @@ HipError hip_launch(const Kernel *kernel, HipDim3 grid, HipDim3 block, u32 dynam
 }
 
 HIP_EXPORT HipError hipModuleLaunchKernel(Kernel *kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
-                                          unsigned bz, unsigned lds, void *s UNUSED, void **parameters, void **extra) {
+                                          unsigned bz, unsigned lds, Stream *stream, void **parameters, void **extra) {
   u8 arguments[MAX_ARGUMENT_BYTES];
   if (extra) {
     hip_set_message("kernel %s: arguments in `extra` are not supported", kernel->name);
     return HIP_NOT_SUPPORTED;
   }
   HipError error = hip_pack_arguments(kernel, parameters, arguments, sizeof arguments);
-  return error ? error : hip_launch(kernel, (HipDim3){gx, gy, gz}, (HipDim3){bx, by, bz}, lds, arguments);
+  if (error) return error;
+  Operation op;
+  order_begin(&op, stream, checks.order ? order_intern(kernel->name) : NULL);
+  error = hip_launch(kernel, (HipDim3){gx, gy, gz}, (HipDim3){bx, by, bz}, lds, arguments, &op);
+  order_end(&op);
+  return error;
 }
 
 HIP_EXPORT HipError hipLaunchKernel(const void *function UNUSED, HipDim3 grid UNUSED, HipDim3 block UNUSED, void **p UNUSED,

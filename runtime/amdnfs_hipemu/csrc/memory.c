@@ -8,6 +8,7 @@
 #include "checks.h"
 #include "dispatch.h"
 #include "faults.h"
+#include "order.h"
 
 #define LINE_BYTES 128
 #define ALIGNMENT 256
@@ -43,6 +44,7 @@ static void *zeroed(u64 bytes) {
 }
 
 static u64 num_lines(const Allocation *a) { return a->bytes / LINE_BYTES + 2; }
+static u64 cells_bytes(const Allocation *a) { return (a->bytes / 32 + 1) * sizeof(u64); }
 
 static void insert(u64 begin, u64 bytes, bool is_host) {
   Allocation made = {.begin = begin, .bytes = bytes, .is_host = is_host};
@@ -50,6 +52,12 @@ static void insert(u64 begin, u64 bytes, bool is_host) {
   if (counters_are_kept) {
     made.loaded_lines = zeroed(num_lines(&made) * sizeof(u32));
     made.stored_lines = zeroed(num_lines(&made) * sizeof(u32));
+  }
+  if (checks.order) {
+    made.stored_by = zeroed(cells_bytes(&made));
+    made.loaded_by = zeroed(cells_bytes(&made));
+    made.also_loaded_by = zeroed(cells_bytes(&made));
+    if (!made.stored_by || !made.loaded_by || !made.also_loaded_by) abort();
   }
   pthread_rwlock_wrlock(&lock);
   made.number = ++num_made;
@@ -75,6 +83,9 @@ static bool erase(u64 begin) {
     if (gone->written) munmap(gone->written, gone->bytes / 8 + 8);
     if (gone->loaded_lines) munmap(gone->loaded_lines, num_lines(gone) * sizeof(u32));
     if (gone->stored_lines) munmap(gone->stored_lines, num_lines(gone) * sizeof(u32));
+    if (gone->stored_by) munmap(gone->stored_by, cells_bytes(gone));
+    if (gone->loaded_by) munmap(gone->loaded_by, cells_bytes(gone));
+    if (gone->also_loaded_by) munmap(gone->also_loaded_by, cells_bytes(gone));
     memmove(gone, gone + 1, (num_allocations - at) * sizeof(Allocation));
     num_allocations--;
     __atomic_add_fetch(&generation, 1, __ATOMIC_ACQ_REL);
@@ -93,6 +104,14 @@ void *memory_allocate(u64 bytes, bool is_host) {
 
 void memory_free(void *address) {
   if (address && erase((u64)address)) free(address);
+}
+
+void memory_made_by(void *address, u32 operation) {
+  pthread_rwlock_wrlock(&lock);
+  size_t at = upper_bound((u64)address);
+  if (at > 0 && allocations[at - 1].begin == (u64)address) allocations[at - 1].made_by = operation;
+  __atomic_add_fetch(&generation, 1, __ATOMIC_ACQ_REL);
+  pthread_rwlock_unlock(&lock);
 }
 
 void memory_register(void *address, u64 bytes) { insert((u64)address, bytes, true); }
@@ -180,8 +199,38 @@ static bool touch_one(Wave *w, const Inst *inst, u64 address, u32 bytes, u32 lan
   return true;
 }
 
-bool memory_touch(Wave *w, const Inst *inst, const u64 *address, u64 active, u32 bytes, bool is_store) {
-  if (!active) return true;
+// Notes bytes for the check `order`. False: a fault was raised.
+static bool touch_in_order(Wave *w, const Inst *inst, u64 begin, u64 end, u32 bytes, u32 lane, bool is_store) {
+  const Allocation *a = memory_find(begin, end - begin);
+  Conflict conflict;
+  const Operation *op = w->group->dispatch->operation;
+  if (!a || order_touch(op, a, begin - a->begin, end - begin, is_store, &conflict)) return true;
+  char why[256];
+  order_explain(op, &conflict, why, sizeof why);
+  raise_fault(w, inst, FAULT_ORDER, "%s of %u bytes at byte %llu of allocation %llu (%llu bytes, lane %u), %s", is_store ? "store" : "load",
+              bytes, (unsigned long long)conflict.offset, (unsigned long long)a->number, (unsigned long long)a->bytes,
+              lane, why);
+  return false;
+}
+
+// Lanes that follow each other in memory are one range.
+static bool touch_lanes_in_order(Wave *w, const Inst *inst, const u64 *address, u64 active, u32 bytes, bool is_store) {
+  u64 begin = 0, end = 0;
+  u32 first = 0;
+  for (u64 left = active; left; left &= left - 1) {
+    u32 lane = (u32)__builtin_ctzll(left);
+    if (address[lane] == end) {
+      end += bytes;
+      continue;
+    }
+    if (address[lane] == begin && end - begin == bytes) continue;
+    if (end && !touch_in_order(w, inst, begin, end, bytes, first, is_store)) return false;
+    begin = address[lane], end = begin + bytes, first = lane;
+  }
+  return touch_in_order(w, inst, begin, end, bytes, first, is_store);
+}
+
+static bool touch_lanes(Wave *w, const Inst *inst, const u64 *address, u64 active, u32 bytes, bool is_store) {
   u64 *by_width = is_store ? w->counters->stored_bytes : w->counters->loaded_bytes;
   by_width[width_index(bytes)] += (u64)bytes * (u64)__builtin_popcountll(active);
   if (!checks.unwritten && !counters_are_kept) {
@@ -199,7 +248,14 @@ bool memory_touch(Wave *w, const Inst *inst, const u64 *address, u64 active, u32
   return true;
 }
 
+bool memory_touch(Wave *w, const Inst *inst, const u64 *address, u64 active, u32 bytes, bool is_store) {
+  if (!active) return true;
+  if (!touch_lanes(w, inst, address, active, bytes, is_store)) return false;
+  return !checks.order || touch_lanes_in_order(w, inst, address, active, bytes, is_store);
+}
+
 bool memory_touch_scalar(Wave *w, const Inst *inst, u64 address, u32 bytes) {
   w->counters->scalar_loaded_bytes += bytes;
-  return touch_one(w, inst, address, bytes, 0, false);
+  if (!touch_one(w, inst, address, bytes, 0, false)) return false;
+  return !checks.order || touch_in_order(w, inst, address, address + bytes, bytes, 0, false);
 }

@@ -8,6 +8,8 @@ typedef struct {
   u8 *written;               // one bit a byte; set once it was written (check `unwritten`)
   u32 *loaded_lines;         // for each 128-byte line the last dispatch that loaded it (counters)
   u32 *stored_lines;         // likewise for stores
+  u64 *stored_by, *loaded_by, *also_loaded_by;   // cells of order_shadow.c (check `order`)
+  u32 made_by;               // operation of a stream that allocated it; 0: the host (check `order`)
   u64 number;                // of the allocation, from 1, for messages
   bool is_host;              // hipHostMalloc or registered by the program: counted as written from the start
 } Allocation;
@@ -16,6 +18,8 @@ int memory_init(void);
 // Fresh device memory, filled with AMDNFS_EMULATE_POISON (default 0xff: NaNs). NULL if there is none.
 void *memory_allocate(u64 bytes, bool is_host);
 void memory_free(void *address);
+// Says which operation of a stream made the allocation that begins at `address`.
+void memory_made_by(void *address, u32 operation);
 void memory_register(void *address, u64 bytes);
 void memory_unregister(void *address);
 // The allocation that holds all of [address, address + bytes), or NULL. Keeps the last answer for each thread.

@@ -48,19 +48,21 @@ u64 msg_uint(MsgReader *r) {
   return 0;
 }
 
-void msg_skip(MsgReader *r) {
-  if (r->failed || r->at >= r->from.bytes) {
+#define MAX_DEPTH 32   // of code objects: 5
+
+static void skip_value(MsgReader *r, u32 depth) {
+  if (r->failed || r->at >= r->from.bytes || depth == MAX_DEPTH) {
     r->failed = true;
     return;
   }
   u8 head = r->from.data[r->at];
   if ((head & 0xf0) == 0x80 || head == 0xde || head == 0xdf) {
     for (u32 n = msg_map(r); n > 0 && !r->failed; n--) {
-      msg_skip(r);
-      msg_skip(r);
+      skip_value(r, depth + 1);
+      skip_value(r, depth + 1);
     }
   } else if ((head & 0xf0) == 0x90 || head == 0xdc || head == 0xdd) {
-    for (u32 n = msg_array(r); n > 0 && !r->failed; n--) msg_skip(r);
+    for (u32 n = msg_array(r); n > 0 && !r->failed; n--) skip_value(r, depth + 1);
   } else if ((head & 0xe0) == 0xa0 || (head >= 0xd9 && head <= 0xdb)) {
     msg_string(r);
   } else if (head == 0xca || head == 0xcb) {
@@ -71,6 +73,8 @@ void msg_skip(MsgReader *r) {
     msg_uint(r);
   }
 }
+
+void msg_skip(MsgReader *r) { skip_value(r, 0); }
 
 bool bytes_equal(Bytes text, const char *other) {
   return text.bytes == strlen(other) && !memcmp(text.data, other, text.bytes);

@@ -13,7 +13,7 @@ u64 wave_budget = 1000000000;
 
 static const char *const fault_names[NUM_FAULTS] = {
     "none",         "unknown-instruction", "memory-range", "lds-range", "scratch-range", "unwritten", "lds-race",
-    "missing-wait", "divergent-barrier",   "budget",       "jump",      "trap",
+    "missing-wait", "order", "divergent-barrier",   "budget",       "jump",      "trap",
 };
 
 const char *fault_name(FaultKind kind) { return fault_names[kind]; }

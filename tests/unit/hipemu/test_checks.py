@@ -150,7 +150,7 @@ def test_a_wait_without_a_signal(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("CHECKS", "races,speed", "AMDNFS_EMULATE_CHECKS: unknown check 'speed'; known are all, barriers, races"),
+        ("CHECKS", "races,speed", "AMDNFS_EMULATE_CHECKS: unknown check 'speed'; known are all, barriers, order"),
         ("TARGET", "gfx941", "AMDNFS_EMULATE_TARGET=gfx941 is no chip that the emulator knows"),
         ("BUDGET", "many", "AMDNFS_EMULATE_BUDGET=many is no number"),
     ],
