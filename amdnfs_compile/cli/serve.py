@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,18 @@ from amdnfs_runtime.server.config import ServerConfig
 
 _DEFAULTS = ServerConfig()
 _ENGINE = EngineConfig()
+_KEY_VARIABLE = "AMDNFS_API_KEY"
 _EXTRA = ("starlette", "uvicorn", "prometheus_client", "pydantic")
+
+
+def _checked_keys(_context: click.Context, _option: click.Parameter, keys: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuses a variable that is set and names no key: whoever set it wants one, and gets an open server."""
+    if not keys and _KEY_VARIABLE in os.environ:
+        raise UsageError(
+            f"{_KEY_VARIABLE} is set but holds no key; put one in it (openssl rand -hex 24 makes one), or unset it to "
+            "serve without a key"
+        )
+    return keys
 
 
 @click.command(name="serve", epilog="Example: amdnfs serve my-llama.amdnfs --port 8000")
@@ -23,7 +38,8 @@ _EXTRA = ("starlette", "uvicorn", "prometheus_client", "pydantic")
     "--api-key",
     "api_keys",
     multiple=True,
-    envvar="AMDNFS_API_KEY",
+    envvar=_KEY_VARIABLE,
+    callback=_checked_keys,
     help="Key that clients must send; repeatable, and AMDNFS_API_KEY holds some with spaces between [default: none].",
 )
 @click.option(
@@ -33,6 +49,12 @@ _EXTRA = ("starlette", "uvicorn", "prometheus_client", "pydantic")
 @click.option("--tls-cert", type=click.Path(path_type=Path), help="Certificate chain, PEM.")
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @click.option("--cors-origin", "cors_origins", multiple=True, help="Web origin to let in; repeatable [default: none].")
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    help="Host name that requests may use, e.g. a proxy's; repeatable [default: any, or loopback names at loopback].",
+)
 @click.option("--max-body-bytes", type=int, default=_DEFAULTS.max_body_bytes, show_default=True)
 @click.option("--max-header-bytes", type=int, default=_DEFAULTS.max_header_bytes, show_default=True)
 @click.option("--max-connections", type=int, default=_DEFAULTS.max_connections, show_default=True)
@@ -69,16 +91,30 @@ def serve_command(
     **choices: Any,
 ) -> None:
     """Serve BUNDLE over HTTP, with OpenAI's interface."""
-    config = ServerConfig(**choices)
-    engine_config = EngineConfig(
-        kv_pages=kv_pages,
-        memory_fraction=memory_fraction,
-        max_running=max_running,
-        max_step_tokens=max_step_tokens,
-        prefix_cache=not no_prefix_cache,
-        call_timeout_s=call_timeout_s,
-    )
+    with _option_names():
+        config = ServerConfig(**choices)
+        engine_config = EngineConfig(
+            kv_pages=kv_pages,
+            memory_fraction=memory_fraction,
+            max_running=max_running,
+            max_step_tokens=max_step_tokens,
+            prefix_cache=not no_prefix_cache,
+            call_timeout_s=call_timeout_s,
+        )
     _serve(bundle, target, config, engine_config, check=not no_check)
+
+
+@contextmanager
+def _option_names() -> Iterator[None]:
+    """Tells errors of fields by the names of their options."""
+    try:
+        yield
+    except UsageError as error:
+        names = {item.name: item.opts[0] for item in serve_command.params if isinstance(item, click.Option)}
+        # Behind the value that was given nothing is a name.
+        told, given, value = str(error).partition(", not ")
+        told = re.sub(r"^[a-z]+\b|\b[a-z]+(?:_[a-z]+)+\b", lambda found: names.get(found[0], found[0]), told)
+        raise UsageError(told + given + value) from error
 
 
 def _serve(bundle: Path, target: str | None, config: ServerConfig, engine_config: EngineConfig, *, check: bool) -> None:

@@ -26,6 +26,7 @@ from amdnfs_runtime.server.fields import (
     TokenizeFields,
 )
 from amdnfs_runtime.server.gate import Gate
+from amdnfs_runtime.server.hosts import hosts_of
 from amdnfs_runtime.server.info import Info
 from amdnfs_runtime.server.page.routes import Page
 from amdnfs_runtime.server.responses import answer_response
@@ -37,12 +38,24 @@ _MAX_AGE_S = 600
 _F = TypeVar("_F", bound=Fields)
 
 
-def make_app(service: Service) -> Starlette:
-    """An ASGI application; its owner starts and closes the service and its engine."""
+def make_app(service: Service, bound: str | None = None) -> Starlette:
+    """An ASGI application; its owner starts and closes the service and its engine.
+
+    Args:
+        service: The model.
+        bound: The address that the server listens at; None if that is not known.
+    """
     routes = _routes(service)
     paths = frozenset(route.path for route in routes if isinstance(route, Route))
     middleware = [
-        Middleware(Gate, config=service.config, metrics=service.metrics, tracing=service.tracing, paths=paths)
+        Middleware(
+            Gate,
+            config=service.config,
+            hosts=hosts_of(service.config, bound),
+            metrics=service.metrics,
+            tracing=service.tracing,
+            paths=paths,
+        )
     ]
     if service.config.cors_origins:
         cors = Middleware(

@@ -14,6 +14,7 @@ LONGEST_S = 1e7
 
 _PORT_END = 65536
 _URL = re.compile(r"https?://[^/\s]+")
+_HOST = re.compile(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]")
 _ORIGIN = re.compile(r"https?://[^/\s*]+")
 
 
@@ -82,6 +83,10 @@ class ServerConfig:
     """Web origins whose pages may use the server, e.g. `https://chat.example.org`; `*` is every page. None, the
     default, lets no other page in."""
 
+    allowed_hosts: tuple[str, ...] = ()
+    """More names that the `Host` header of a request may have, without ports, e.g. of a proxy on this machine. The
+    header is checked if there are some, or if only this machine reaches the server and no key is asked for."""
+
     otlp_endpoint: str | None = None
     """Where a collector takes OpenTelemetry's traces over HTTP, e.g. `http://127.0.0.1:4318/v1/traces`. None, the
     default, sends none."""
@@ -105,6 +110,9 @@ class ServerConfig:
         for origin in self.cors_origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise UsageError(f"cors_origins: an origin is like https://chat.example.org, or *, not {origin!r}")
+        for name in self.allowed_hosts:
+            if not _HOST.fullmatch(name):
+                raise UsageError(f"allowed_hosts: a host is like chat.example.org, without a port, not {name!r}")
         if self.otlp_endpoint is not None and not _URL.match(self.otlp_endpoint):
             raise UsageError(f"otlp_endpoint must be like http://127.0.0.1:4318/v1/traces, not {self.otlp_endpoint!r}")
         check_bool("log_prompts", self.log_prompts)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from amdnfs_runtime.errors import AmdnfsError, UsageError
@@ -15,14 +9,17 @@ from amdnfs_runtime.server.config import ServerConfig
 from amdnfs_runtime.server.endpoint import ClientGoneError, send_json
 from amdnfs_runtime.server.errors import ApiError, from_failure, unavailable
 from amdnfs_runtime.server.exchange import REQUEST_ID, Exchange, begin_exchange
+from amdnfs_runtime.server.hosts import Hosts
+from amdnfs_runtime.server.keys import Keys
 from amdnfs_runtime.server.logs import log_bug, log_exchange
 from amdnfs_runtime.server.metrics import Metrics
+from amdnfs_runtime.server.rates import RateLimit, address_of
 from amdnfs_runtime.server.tracing import Tracing
 
-OPEN_PATHS = frozenset(
-    {"/", "/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready", "/favicon.ico"}
-)
-"""Paths that need no key: load balancers have none, and a page asks for it itself."""
+HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
+"""Paths that everybody may ask, by any name of the server: load balancers have no key, and ask by address."""
+OPEN_PATHS = HEALTH_PATHS | {"/", "/favicon.ico"}
+"""Paths that need no key; a page asks for it itself."""
 OPEN_FOLDERS = ("/page/",)
 """Beginnings of such paths."""
 CLIENT_GONE = 499
@@ -30,92 +27,34 @@ CLIENT_GONE = 499
 IS_TOO_MANY = "amdnfs.is_too_many"
 """In a scope's state: its connection is over `max_connections`."""
 
-_MINUTE_S = 60.0
-_MOST_CLIENTS = 10_000
 _UNLIMITED_FOLDERS = ("/health", "/v2/health", "/metrics")
-
-
-class Keys:
-    """Who may come in."""
-
-    def __init__(self, keys: tuple[str, ...]) -> None:
-        """Keeps digests of the keys."""
-        self._digests = [_digest(key) for key in keys]
-
-    def check(self, exchange: Exchange, path: str) -> str:
-        """The name of the key that a request has, for the limit on its rate; empty if none is asked for.
-
-        Raises:
-            ApiError: 401, for no key or a wrong one.
-        """
-        if not self._digests or path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
-            return ""
-        kind, _, key = exchange.headers.get("authorization", "").partition(" ")
-        given = _digest(key.strip()) if kind.lower() == "bearer" else b""
-        found = [hmac.compare_digest(given, digest) for digest in self._digests]  # all, so that time tells nothing
-        if not any(found):
-            raise ApiError(
-                401,
-                "a valid API key is needed: send it as Authorization: Bearer KEY",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
-        return f"key-{found.index(True)}"
-
-
-class RateLimit:
-    """A bucket of requests for each client, filled evenly."""
-
-    def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """All buckets are full.
-
-        Args:
-            per_minute: Requests that fill in within a minute, and that a full bucket has.
-            clock: Seconds.
-        """
-        self._per_minute = per_minute
-        self._clock = clock
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str) -> None:
-        """Takes a request from a client's bucket.
-
-        Raises:
-            ApiError: 429, if it is empty.
-        """
-        now_s = self._clock()
-        level, last_s = self._buckets.pop(client, (float(self._per_minute), now_s))
-        level = min(float(self._per_minute), level + (now_s - last_s) * self._per_minute / _MINUTE_S)
-        is_empty = level < 1
-        self._buckets[client] = (level if is_empty else level - 1, now_s)
-        while len(self._buckets) > _MOST_CLIENTS:
-            self._buckets.popitem(last=False)
-        if is_empty:
-            wait_s = (1 - level) * _MINUTE_S / self._per_minute
-            raise ApiError(
-                429,
-                f"more than {self._per_minute} requests a minute; the next may come in {wait_s:.1f} s",
-                code="rate_limit_exceeded",
-                headers={"Retry-After": str(max(1, round(wait_s + 0.5)))},
-            )
 
 
 class Gate:
     """ASGI middleware around all endpoints; the innermost that sees every request."""
 
     def __init__(
-        self, app: ASGIApp, *, config: ServerConfig, metrics: Metrics, tracing: Tracing, paths: frozenset[str]
+        self,
+        app: ASGIApp,
+        *,
+        config: ServerConfig,
+        hosts: Hosts | None,
+        metrics: Metrics,
+        tracing: Tracing,
+        paths: frozenset[str],
     ) -> None:
         """Guards `app`.
 
         Args:
             app: What answers.
             config: Keys and limits.
+            hosts: Names of the server that may be used; None for any.
             metrics: Counts requests.
             tracing: Is told of requests.
             paths: Paths to count by name; all others are counted together.
         """
         self._app = app
+        self._hosts = hosts
         self._keys = Keys(config.api_keys)
         self._rate = None if config.requests_per_minute is None else RateLimit(config.requests_per_minute)
         self._max_header_bytes = config.max_header_bytes
@@ -167,11 +106,13 @@ class Gate:
 
     def _let_in(self, scope: Scope, exchange: Exchange) -> None:
         self._check_head(scope, exchange)
-        path = scope["path"]
-        name = self._keys.check(exchange, path)
+        path, address, name = scope["path"], address_of(scope), ""
+        if self._hosts is not None and path not in HEALTH_PATHS:
+            self._hosts.check(exchange)
+        if path not in OPEN_PATHS and not path.startswith(OPEN_FOLDERS):
+            name = self._keys.check(exchange, address)
         if self._rate is not None and not path.startswith(_UNLIMITED_FOLDERS):
-            client = scope.get("client")
-            self._rate.take(name or (client[0] if client else ""))
+            self._rate.take(name or address)
         exchange.notes.update({"key": name} if name else {})
 
     def _note(self, scope: Scope, exchange: Exchange) -> None:
@@ -199,7 +140,3 @@ def _told(error: Exception) -> ApiError:
     if isinstance(error, UsageError):  # not from a place that knows the field: still the client's
         return ApiError(400, str(error))
     return from_failure(error)
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

@@ -106,7 +106,7 @@ async def serve(service: Service, sock: socket.socket, on_ready: Callable[[Stop]
     Raises:
         ArtifactError: If the chat template is no jinja.
     """
-    server = _Server(service, on_ready)
+    server = _Server(service, on_ready, sock.getsockname()[0])
     await service.engine.start()
     try:
         await service.start()
@@ -174,13 +174,13 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """uvicorn's server, but a signal begins a drain."""
 
-    def __init__(self, service: Service, on_ready: Callable[[Stop], None]) -> None:
+    def __init__(self, service: Service, on_ready: Callable[[Stop], None], bound: str) -> None:
         config = service.config
         limits = {"read_timeout_s": config.read_timeout_s, "max_connections": config.max_connections}
         protocol = type("Protocol", (_Protocol,), limits)
         super().__init__(
             uvicorn.Config(
-                make_app(service),
+                make_app(service, bound),
                 http=protocol,
                 ws="none",
                 lifespan="off",

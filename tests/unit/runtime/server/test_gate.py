@@ -16,14 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 from amdnfs_runtime.errors import UsageError
 from amdnfs_runtime.server import listen
 from amdnfs_runtime.server.config import ServerConfig
 from amdnfs_runtime.server.errors import ApiError
-from amdnfs_runtime.server.gate import RateLimit
+from amdnfs_runtime.server.exchange import Exchange
+from amdnfs_runtime.server.hosts import hosts_of
+from amdnfs_runtime.server.keys import WRONG_KEYS_PER_MINUTE, Keys
 from amdnfs_runtime.server.logs import LOGGER, TextFormatter, configure_logs
+from amdnfs_runtime.server.rates import Buckets, RateLimit, address_of
+from starlette.datastructures import Headers
 
 from tests.unit.runtime.fakes import PagedProgram
 from tests.unit.runtime.server.harness import Running, SlowProgram, refusal, running, until
@@ -68,6 +73,100 @@ def test_keys() -> None:
     assert "first" not in repr(server.service.config)
 
 
+def stranger(server: Running, address: str = "127.0.0.1", **headers: str) -> httpx.Client:
+    """A client from an address of its own."""
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=server.client.base_url, transport=transport, headers=headers)
+
+
+def test_guesses_of_keys_are_bounded() -> None:
+    right = {"Authorization": "Bearer secret"}
+    with running(api_keys=("secret",)) as server:
+        assert server.client.get("/v1/models").status_code == 200, "from 127.0.0.1"
+        with stranger(server) as neighbour, stranger(server, "127.0.0.2") as guesser:
+            for client in (neighbour, guesser):
+                for number in range(WRONG_KEYS_PER_MINUTE + 3):
+                    response = client.get("/v1/models", headers={"Authorization": f"Bearer guess-{number}"})
+                    error = refusal(response, 401 if number < WRONG_KEYS_PER_MINUTE else 429)
+                assert error["code"] == "too_many_wrong_keys"
+                assert error["message"].startswith("too many wrong API keys came from this address; the next may be")
+                assert 1 <= int(response.headers["retry-after"]) <= 7
+            # Whether a guess is right is not told, but who came before from an address may go on.
+            assert refusal(guesser.get("/v1/models", headers=right), 429)["code"] == "too_many_wrong_keys"
+            assert neighbour.get("/v1/models", headers=right).status_code == 200
+            # To have no key is no guess.
+            assert guesser.get("/v1/models").status_code == 401
+        with stranger(server, "127.0.0.3", **right) as other:
+            assert other.get("/v1/models").status_code == 200
+
+
+def test_guesses_come_back() -> None:
+    now = [0.0]
+    keys = Keys(("secret",), lambda: now[0])
+
+    def status(key: str) -> int:
+        exchange = Exchange(request_id="a", headers=Headers({"authorization": f"Bearer {key}"}))
+        try:
+            keys.check(exchange, "192.0.2.1")
+        except ApiError as error:
+            return error.status
+        return 200
+
+    assert [status("wrong") for _ in range(WRONG_KEYS_PER_MINUTE + 1)][-2:] == [401, 429]
+    assert status("secret") == 429
+    now[0] = 60.0 / WRONG_KEYS_PER_MINUTE
+    assert status("secret") == 200
+    assert [status("wrong"), status("wrong"), status("secret")] == [401, 429, 200]
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+        (None, ""),
+    ],
+)
+def test_addresses_of_clients(address: str | None, name: str) -> None:
+    assert address_of({"client": None if address is None else (address, 1)}) == name
+
+
+LOOPBACK_NAMES = ("localhost", "LocalHost:81", "localhost.", "127.0.0.1", "127.9.8.7:1", "[::1]", "[::1]:8000")
+OTHER_NAMES = ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost.evil.example", "", "a b", "[")
+
+
+def test_only_names_of_the_loopback_without_a_key() -> None:
+    with running() as server:
+        for name in LOOPBACK_NAMES:
+            assert server.client.get("/v1/models", headers={"Host": name}).status_code == 200, name
+        for name in OTHER_NAMES:
+            for path in ("/v1/models", "/", "/metrics", "/zorg"):
+                response = server.client.get(path, headers={"Host": name})
+                if response.status_code == 400:  # the parser of HTTP knows it for no name
+                    continue
+                error = refusal(response, 403)
+                assert error["code"] == "host_not_allowed"
+                assert f"the Host header {name!r} is no name of this server; use localhost, or" in error["message"]
+            assert server.client.get("/health/ready", headers={"Host": name}).status_code in (200, 400)
+        assert refusal(server.client.get("/v1/models", headers={"Host": "evil.example"}), 403)
+
+
+def test_other_names_if_they_are_allowed_or_a_key_is_needed() -> None:
+    host = {"Host": "chat.example.org:8000"}
+    with running(allowed_hosts=("Chat.Example.org",)) as server:
+        assert server.client.get("/v1/models", headers=host).status_code == 200
+        assert server.client.get("/v1/models").status_code == 200
+        assert server.client.get("/v1/models", headers={"Host": "evil.example"}).status_code == 403
+    with running(api_keys=("key",)) as server:
+        assert server.client.get("/v1/models", headers=host).status_code == 200
+    assert hosts_of(ServerConfig(host="0.0.0.0"), "0.0.0.0") is None
+    assert hosts_of(ServerConfig(), None) is None
+    assert hosts_of(ServerConfig(host="box.example"), "127.0.1.1") is not None
+
+
 def test_a_rate_for_each_key() -> None:
     with running(api_keys=("first", "second"), requests_per_minute=3) as server:
         statuses = [server.client.get("/v1/models").status_code for _ in range(4)]
@@ -99,9 +198,10 @@ def test_a_bucket_fills_evenly() -> None:
     assert takes(100) == 2
     now[0] = 1e6
     assert takes(100) == 60
+    buckets = Buckets(60)
     for index in range(20_000):
-        rate.take(f"client {index}")
-    assert len(rate._buckets) == 10_000
+        assert buckets.take(f"client {index}") == 0
+    assert len(buckets) == 10_000
 
 
 def test_too_large_bodies_and_heads() -> None:
@@ -130,7 +230,7 @@ def test_slow_senders_are_cut_off() -> None:
             assert silent.recv(100) == b"", "a head that does not come"
         with socket.create_connection(server.address) as slow:
             slow.settimeout(10)
-            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n")
+            slow.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
             slow.sendall(b"Content-Type: application/json\r\nContent-Length: 99\r\n\r\n{")
             answer = b""
             while piece := slow.recv(4096):
@@ -266,6 +366,7 @@ def test_metrics() -> None:
         'amdnfs_http_requests_total{method="POST",path="/v1/completions",status="400"}': 1,
         'amdnfs_http_requests_total{method="GET",path="other",status="404"}': 1,
         'amdnfs_samples_total{finish_reason="length"}': 3,
+        'amdnfs_samples_total{finish_reason="cancelled"}': 0,
         "amdnfs_time_to_first_token_seconds_count": 3,
         "amdnfs_inter_token_seconds_count": 24,
         "amdnfs_request_seconds_count": 2,
@@ -292,8 +393,19 @@ def test_the_docs_name_every_metric_and_option() -> None:
     assert sorted(name for name in families if f"`{name}`" not in text) == []
     from amdnfs_compile.cli.serve import serve_command
 
-    options = [name for item in serve_command.params for name in item.opts if name.startswith("--")]
-    assert sorted(name for name in options if f"`{name}" not in text) == []
+    options = {item.opts[0]: item for item in serve_command.params if isinstance(item, click.Option)}
+    told = {}
+    for row in text.splitlines():
+        if row.startswith("| `--"):
+            names, default = (cell.strip() for cell in row.split("|")[1:3])
+            defaults = default.split(", ")  # one for each name, or one for all
+            for index, name in enumerate(re.findall(r"--[a-z-]+", names)):
+                told[name] = defaults[min(index, len(defaults) - 1)]
+    assert set(told) == set(options)
+    for name, item in options.items():
+        if isinstance(item.default, (int, float)) and not item.is_flag:
+            number, *unit = told[name].split()
+            assert float(number) * {"MiB": 2**20, "KiB": 2**10}.get("".join(unit), 1) == item.default, name
 
 
 def test_the_openapi_document_lists_every_path(server: Running) -> None:
@@ -325,6 +437,7 @@ def test_the_openapi_document_lists_every_path(server: Running) -> None:
         ({"tls_cert": Path("a")}, "give both tls_cert and tls_key, or neither"),
         ({"model_names": ("",)}, "model_names: a name must be printable"),
         ({"cors_origins": ("a.example",)}, "cors_origins: an origin is like https://chat.example.org"),
+        ({"allowed_hosts": ("a.example:80",)}, "allowed_hosts: a host is like chat.example.org, without a port"),
         ({"max_body_bytes": 10}, "max_body_bytes must be an integer >= 1024, not 10"),
         ({"requests_per_minute": 0}, "requests_per_minute must be an integer >= 1"),
         ({"drain_seconds": -1}, "drain_seconds must be a finite number >= 0"),
