@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from amdnfs_runtime.errors import UsageError
 
 _T = TypeVar("_T")
+_LONGEST_SHOWN = 80
 
 
 def check_int(name: str, value: object, *, least: int, end: int | None = None) -> None:
@@ -21,7 +22,7 @@ def check_int(name: str, value: object, *, least: int, end: int | None = None) -
     allowed = f">= {least}" if end is None else f">= {least} and < {end}"
     is_int = isinstance(value, int) and not isinstance(value, bool)
     if not is_int or value < least or (end is not None and value >= end):  # type: ignore[operator]
-        raise UsageError(f"{name} must be an integer {allowed}, not {value!r}")
+        raise UsageError(f"{name} must be an integer {allowed}, not {_shown(value)}")
 
 
 def checked_float(name: str, value: object, *, least: float, most: float, open_below: bool = False) -> float:
@@ -31,7 +32,7 @@ def checked_float(name: str, value: object, *, least: float, most: float, open_b
         UsageError: It is no finite number in that range.
     """
     allowed = f"{'>' if open_below else '>='} {least:g}" + ("" if math.isinf(most) else f" and <= {most:g}")
-    message = f"{name} must be a finite number {allowed}, not {value!r}"
+    message = f"{name} must be a finite number {allowed}, not {_shown(value)}"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UsageError(message)
     try:
@@ -69,3 +70,12 @@ def from_options(kind: type[_T], options: Mapping[str, Any], what: str) -> _T:
     if unknown:
         raise UsageError(f"unknown {what} {unknown[0]!r}; known are {', '.join(known)}")
     return kind(**options)
+
+
+def _shown(value: object) -> str:
+    """A value in a message, not too long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

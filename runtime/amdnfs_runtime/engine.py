@@ -137,6 +137,7 @@ class Engine:
         if params.stop and self.tokenizer is None:
             raise UsageError("this engine has no tokenizer: it cannot look for stop strings")
         check_vocabulary([token for token, _ in params.bias], "logit_bias", self.manifest)
+        check_vocabulary(params.stop_token_ids, "stop_token_ids", self.manifest)
         name = f"request-{next(self._ids)}" if request_id is None else request_id
         generations = [
             Generation(

@@ -22,8 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from amdnfs_runtime import strict_json
 from amdnfs_runtime.bundle import Manifest
 from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.structure_errors import told
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
@@ -130,7 +132,7 @@ class Structure:
     def _parsed(self) -> Any:
         """The text as JSON."""
         try:
-            return json.loads(self.text, parse_constant=_refuse_constant)
+            return strict_json.loads(self.text)
         except (ValueError, RecursionError) as error:
             reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise UsageError(f"structure ({self.kind}): the text is no JSON: {reason}") from error
@@ -200,7 +202,7 @@ class Constraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise UsageError(f"structure: the text cannot go on: {_one_line(self._matcher.get_error())}")
+            raise UsageError(f"structure: the text cannot go on: {told(self._matcher.get_error())}")
 
 
 class StructureCompiler:
@@ -233,7 +235,9 @@ class StructureCompiler:
         if not matcher.is_error():
             matcher.compute_bitmask()  # some limits show with the first token only
         if matcher.is_error():
-            raise UsageError(f"structure ({structure.kind}): {_one_line(matcher.get_error())}")
+            is_own = structure.kind is StructureKind.GRAMMAR
+            reason = told(matcher.get_error(), _ALL_TOKENS.count("\n") if is_own else None)
+            raise UsageError(f"structure ({structure.kind}): {reason}")
         return matcher
 
 
@@ -269,7 +273,8 @@ def _tables_of(tokenizer: Tokenizer, manifest: Manifest) -> LLTokenizer:
         return LLTokenizer(tokenizer.to_str(), n_vocab=vocab, eos_token=list(manifest.eos_token_ids) or None)
     except ValueError as error:
         raise UsageError(
-            f"structure: the tokenizer of this bundle cannot be constrained: {_one_line(str(error))}"
+            "structure: the tokenizer of this bundle cannot be constrained: llguidance does not know its kind; ask for "
+            "no structure"
         ) from error
 
 
@@ -312,12 +317,3 @@ def _dumped(value: Any, kind: StructureKind) -> str:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"structure ({kind}): it cannot be written as JSON: {error}") from error
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _one_line(message: str) -> str:
-    """A message of llguidance without its marks and drawings."""
-    return " ".join(message.replace("<non-verbose/>", "").split())[:300]

@@ -5,13 +5,12 @@ bytes -> UTF-8 -> JSON, with bounds on depth and numbers -> a model of `fields`
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from amdnfs_runtime import strict_json
 from amdnfs_runtime.server.errors import ApiError, bad_request
 
 MOST_DEPTH = 64
@@ -38,10 +37,10 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise bad_request(f"the body is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from error
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = strict_json.loads(text)
     except RecursionError as error:
         raise bad_request(f"the body is nested more than {MOST_DEPTH} levels deep") from error
-    except ValueError as error:  # also numbers of thousands of digits
+    except ValueError as error:
         raise bad_request(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise bad_request("the body must be a JSON object")
@@ -60,17 +59,6 @@ def parse_body(data: bytes, model: type[_Model]) -> _Model:
         return model.model_validate(value)
     except ValidationError as error:
         raise _field_error(error) from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return number
 
 
 def _check_values(top: dict[str, Any]) -> None:
@@ -122,6 +110,8 @@ def _field_error(error: ValidationError) -> ApiError:
         given = next(item["input"] for item in problems if item["loc"][0] == field)
     elif len(alternatives) > 1 and len(problem["loc"]) == 2:
         message = "; or ".join(sorted({item["msg"] for item in problems if item["loc"][0] == field}))
+    if problem["type"] == "none_required" and len(alternatives) == 1:
+        message = "it is not supported; leave it out"
     shown = repr(given)
     if len(shown) > _LONGEST_SHOWN:
         shown = shown[:_LONGEST_SHOWN] + "..."

@@ -64,7 +64,7 @@ def _options(service: Service, fields: ChatFields, tools: ToolUse) -> tuple[dict
     if tools.structure is not None:
         if structure is not None:
             raise bad_request(f"{source}: tool_choice asks for a call already; leave one out", source)
-        structure, source = tools.structure, "tool_choice"
+        structure, source = tools.structure, "tools"
     options = service.sampling(
         fields,
         max_tokens=fields.max_completion_tokens or fields.max_tokens,
@@ -72,7 +72,7 @@ def _options(service: Service, fields: ChatFields, tools: ToolUse) -> tuple[dict
         structure=structure,
     )
     limit = "max_tokens" if fields.max_completion_tokens is None else "max_completion_tokens"
-    return options, {"structure": source, "max_tokens": limit, "logprobs": "top_logprobs"}
+    return options, {"structure": source, "max_tokens": limit, "logprobs": "top_logprobs", "prompt": "messages"}
 
 
 def _choice(service: Service, tools: ToolUse, result: GenerationResult) -> dict[str, Any]:

@@ -15,6 +15,8 @@ _TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_
 _RETRY_S = "1"
 _LONGEST_MESSAGE = 1000
 _FIRST_WORD = re.compile(r"[a-z_]+")
+_KIND = re.compile(r"^structure \([a-z_]+\)")
+_NAME = re.compile(r"^[a-z]+\b|\b[a-z]+(?:_[a-z]+)+\b")  # only at the begin, a word is a name
 
 
 class ApiError(Exception):
@@ -73,19 +75,27 @@ def api_error(error: AmdnfsError, names: Mapping[str, str | None] | None = None)
 
     Args:
         error: The error; its message begins with the name of the option that it is about.
-        names: What the request calls an option; None where it has the same name.
+        names: What the request calls an option; None where it has the same name. The prompt is an option, too.
     """
-    message = str(error)
+    message, names = str(error), names or {}
     if isinstance(error, CapacityError):
-        return bad_request(message, code="context_length_exceeded")
+        return bad_request(message, (names.get("prompt") or "prompt") if names else None, "context_length_exceeded")
     if isinstance(error, UsageError):
         first = _FIRST_WORD.match(message)
-        if first is None or names is None or first[0] not in names:
+        if first is None or first[0] not in names:
             return bad_request(message)
-        return bad_request(message, names[first[0]] or first[0])
+        field = names[first[0]] or first[0]
+        return bad_request(in_words_of(message, names), field, "invalid_value")
     if isinstance(error, EngineError):
         return unavailable(message)
     return ApiError(500, message, code="device_error")
+
+
+def in_words_of(message: str, names: Mapping[str, str | None]) -> str:
+    """A message of the runtime with the names that a request has for options, but for what was given."""
+    told, given, value = message.partition(", not ")
+    told = _KIND.sub("structure", told)
+    return _NAME.sub(lambda found: names.get(found[0]) or found[0], told) + given + value
 
 
 def from_failure(error: BaseException) -> ApiError:

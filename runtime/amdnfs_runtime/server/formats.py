@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from amdnfs_runtime.errors import UsageError
-from amdnfs_runtime.server.errors import bad_request
+from amdnfs_runtime.server.errors import bad_request, in_words_of
 from amdnfs_runtime.server.fields import SamplingFields
 from amdnfs_runtime.structure import Structure, StructureKind
 
@@ -51,7 +51,8 @@ def checked(name: str, read: Callable[[], Structure | None]) -> Structure | None
     try:
         return read()
     except UsageError as error:
-        raise bad_request(f"{name}: {error}", name, "invalid_value") from error
+        told = in_words_of(str(error), {"structure": name})
+        raise bad_request(told if told.startswith(name) else f"{name}: {told}", name, "invalid_value") from error
 
 
 def _from_format(value: Mapping[str, Any]) -> Structure | None:

@@ -5,10 +5,10 @@ Source: transformers, "Chat templates" of its documentation: `content` is a text
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from amdnfs_runtime import strict_json
 from amdnfs_runtime.server.errors import bad_request
 from amdnfs_runtime.server.fields import Message, TextPart, ToolCall
 from amdnfs_runtime.server.responses_fields import InputCall, InputCallOutput, InputMessage, InputPart
@@ -80,7 +80,7 @@ def _tool_call(call: ToolCall) -> dict[str, Any]:
 
 def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     try:
-        values = json.loads(arguments or "{}", parse_constant=_refuse_constant)
+        values = strict_json.loads(arguments or "{}")
     except (ValueError, RecursionError) as error:
         raise bad_request(
             f"the arguments of the call {call_id!r:.80} are no JSON: {error}", "messages", "invalid_value"
@@ -88,10 +88,6 @@ def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise bad_request(f"the arguments of the call {call_id!r:.80} are no JSON object", "messages", "invalid_value")
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": values}}
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _role(role: str, template_text: str) -> str:

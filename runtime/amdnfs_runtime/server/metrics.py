@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from amdnfs_runtime.async_engine import AsyncEngine, EngineStatus
+from amdnfs_runtime.request import FinishReason
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the text form."""
@@ -34,6 +35,8 @@ class Metrics:
         self.samples = Counter(
             "amdnfs_samples", "Samples that ended, by reason.", ["finish_reason"], registry=self._registry
         )
+        for reason in (*FinishReason, "error"):
+            self.samples.labels(str(reason))  # there from the begin: a first one is a difference, too
         self.active = Gauge("amdnfs_active_requests", "HTTP requests that generate or wait.", registry=self._registry)
         self.first_token_s = Histogram(
             "amdnfs_time_to_first_token_seconds",

@@ -165,7 +165,7 @@ def _options(service: Service, fields: ResponseFields, tools: ToolUse) -> tuple[
     tells = fields.include is not None and _LOGPROBS in fields.include
     if fields.top_logprobs and not tells:
         raise bad_request(f"top_logprobs needs include: [{_LOGPROBS!r}]", "top_logprobs")
-    structure, source = tools.structure, "tool_choice"
+    structure, source = tools.structure, "tools"
     if fields.text is not None and fields.text.format is not None:
         wanted = structure_of_format(fields.text.format, "text.format")
         if wanted is not None:
@@ -178,4 +178,5 @@ def _options(service: Service, fields: ResponseFields, tools: ToolUse) -> tuple[
         logprobs=(fields.top_logprobs or 0) if tells else None,
         structure=structure,
     )
-    return options, {"structure": source, "max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
+    names = {"max_tokens": "max_output_tokens", "logprobs": "top_logprobs", "prompt": "input"}
+    return options, {**names, "structure": source}

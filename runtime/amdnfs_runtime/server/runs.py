@@ -10,8 +10,14 @@ from contextlib import aclosing
 from typing import Any
 
 from amdnfs_runtime.async_engine import RequestStream
+from amdnfs_runtime.errors import AmdnfsError
 from amdnfs_runtime.request import FinishReason, GenerationResult, Output, TokenLogprob
 from amdnfs_runtime.server.metrics import Metrics
+
+CANCELLED = str(FinishReason.CANCELLED)
+"""How the metrics call the end of a sample that nobody waits for any more."""
+ERROR = "error"
+"""How they call that of one that failed."""
 
 _FINISH_REASONS = {FinishReason.LENGTH: "length", FinishReason.CONTEXT: "length"}
 
@@ -34,6 +40,7 @@ class Run:
         self._metrics = metrics
         self._began_s = time.perf_counter()
         self._last_s: dict[tuple[int, int], float] = {}
+        self._num_ended = 0
         self._source = self._merged()
         self._first: Item | None = None
 
@@ -41,10 +48,18 @@ class Run:
         """Waits for the first output, so that a device that fails at once is told by the status of the answer."""
         self._first = await anext(self._source)
 
-    def cancel(self) -> None:
-        """Ends all requests; what has ended stays as it is."""
+    def end(self, reason: str) -> None:
+        """Ends all requests; what has ended stays as it is.
+
+        Args:
+            reason: How the metrics call the end of the samples that are left: `cancelled` or `error`.
+        """
         for stream in self.streams:
             stream.cancel()
+        num_left = self.num_samples * len(self.streams) - self._num_ended
+        if num_left:
+            self._metrics.samples.labels(reason).inc(num_left)
+            self._num_ended += num_left
 
     async def outputs(self) -> AsyncGenerator[Item, None]:
         """The outputs of all samples, each with the number of its prompt.
@@ -52,6 +67,7 @@ class Run:
         Raises:
             AmdnfsError: If a request failed.
         """
+        reason = CANCELLED
         try:
             assert self._first is not None
             self._measure(*self._first)
@@ -60,8 +76,11 @@ class Run:
                 async for item in source:
                     self._measure(*item)
                     yield item
+        except AmdnfsError:
+            reason = ERROR
+            raise
         finally:
-            self.cancel()
+            self.end(reason)
 
     async def results(self) -> list[list[GenerationResult]]:
         """Waits for all samples; those of the first prompt, those of the second, and so on.
@@ -112,6 +131,7 @@ class Run:
                 self._metrics.next_token_s.observe((now_s - last_s) / num_tokens)
             self._last_s[key] = now_s
         if output.result is not None:
+            self._num_ended += 1
             self._metrics.samples.labels(str(output.result.finish_reason)).inc()
 
 

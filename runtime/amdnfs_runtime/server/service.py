@@ -24,7 +24,7 @@ from amdnfs_runtime.server.errors import ApiError, api_error, bad_request, unava
 from amdnfs_runtime.server.exchange import Exchange
 from amdnfs_runtime.server.fields import SamplingFields
 from amdnfs_runtime.server.metrics import Metrics
-from amdnfs_runtime.server.runs import Run, usage
+from amdnfs_runtime.server.runs import CANCELLED, ERROR, Run, usage
 from amdnfs_runtime.server.templates import TemplateRenderer
 from amdnfs_runtime.server.texts import TokenTexts
 from amdnfs_runtime.server.tracing import make_tracing
@@ -234,7 +234,7 @@ class Service:
         Args:
             prompts: Token ids.
             options: Fields of `SamplingParams`. Without `max_tokens` an answer may be as long as fits.
-            names: What the request calls an option, where it has another name.
+            names: What the request calls an option or the prompt, where it has another name.
 
         Raises:
             ApiError: 400, if a prompt or an option makes no sense; 503, if the engine takes no requests.
@@ -245,7 +245,7 @@ class Service:
         try:
             requests = []
             for ids in prompts:
-                params = SamplingParams(**{"max_tokens": self.room(len(ids)), **options})
+                params = SamplingParams(**self._fitting(len(ids), options))
                 if params.structure is None and len(ids) < _SMALL_PROMPT:
                     requests.append(self.engine.engine.prepare(ids, params))
                 else:  # in a thread, of which there are few
@@ -254,18 +254,32 @@ class Service:
                 run.streams.append(self.engine.submit(request))
             await run.begin()
         except AmdnfsError as error:
-            run.cancel()
-            raise api_error(error, {**dict.fromkeys(SamplingFields.model_fields), **(names or {})}) from error
+            run.end(ERROR)
+            raise api_error(
+                error, {**dict.fromkeys((*SamplingFields.model_fields, "prompt")), **(names or {})}
+            ) from error
         except BaseException:
-            run.cancel()
+            run.end(CANCELLED)
             raise
         return run
 
-    def room(self, num_prompt: int) -> int:
-        """Most tokens that can follow a prompt, by the context and by the pool; 1 if the prompt does not fit."""
-        pool = self.engine.engine.pool
-        by_pool = (pool.num_pages - 1) * pool.page_tokens + 1
-        return max(1, min(self.manifest.model.context_tokens, by_pool) - num_prompt)
+    def _fitting(self, num_prompt: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of a request with a prompt of so many tokens; without `max_tokens`, as many as fit.
+
+        Raises:
+            ApiError: 400, if `min_tokens` do not fit behind the prompt, though the prompt does.
+        """
+        context, pool = self.manifest.model.context_tokens, self.engine.engine.pool
+        room = min(context, (pool.num_pages - 1) * pool.page_tokens + 1) - num_prompt
+        if room < 1:  # the engine says so, with numbers
+            return {**options, "max_tokens": 1, "min_tokens": 0}
+        if (least := options.get("min_tokens", 0)) > room:
+            raise bad_request(
+                f"min_tokens: at most {room} tokens can follow the prompt, which has {num_prompt}, not {least}",
+                "min_tokens",
+                "invalid_value",
+            )
+        return {"max_tokens": room, **options}
 
     def check_accepts(self) -> None:
         """Checks whether one more request may begin.

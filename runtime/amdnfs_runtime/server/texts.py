@@ -16,6 +16,8 @@ from amdnfs_runtime.request import TokenLogprob
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 _ANCHOR_TEXT = "a"
+_LEAST_LOGPROB = -9999.0
+"""In place of minus infinity, which JSON does not have. Source: OpenAI's API reference, "logprob"."""
 
 
 def _byte_of_char() -> dict[str, int]:
@@ -79,15 +81,15 @@ class TokenTexts:
             offset += len(tokens[-1])
         lists = {
             "tokens": tokens,
-            "token_logprobs": [entry.logprob for entry in entries],
-            "top_logprobs": [{self.text(token): logprob for token, logprob in entry.top} for entry in entries],
+            "token_logprobs": [_number(entry.logprob) for entry in entries],
+            "top_logprobs": [{self.text(token): _number(logprob) for token, logprob in entry.top} for entry in entries],
             "text_offset": offsets,
         }
         return lists, offset
 
     def _one(self, token_id: int, logprob: float) -> dict[str, Any]:
         text, data = self._look_up(token_id)
-        return {"token": text, "logprob": logprob, "bytes": list(data)}
+        return {"token": text, "logprob": _number(logprob), "bytes": list(data)}
 
     def _look_up(self, token_id: int) -> tuple[str, bytes]:
         known = self._known.get(token_id)
@@ -114,3 +116,7 @@ class TokenTexts:
 
     def _decode(self, token_ids: list[int]) -> str:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+
+def _number(logprob: float) -> float:
+    return max(logprob, _LEAST_LOGPROB)

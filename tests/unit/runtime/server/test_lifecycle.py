@@ -41,6 +41,7 @@ def test_a_client_that_leaves_frees_its_pages(path: str, stream: bool) -> None:
         assert totals.num_generated_tokens < 300
         assert totals.num_cancelled == 1
         until(lambda: 'status="499"' in server.client.get("/metrics").text or stream)
+        assert 'amdnfs_samples_total{finish_reason="cancelled"} 1.0' in server.client.get("/metrics").text
 
 
 def test_a_client_that_leaves_ends_all_its_samples() -> None:
@@ -51,6 +52,7 @@ def test_a_client_that_leaves_ends_all_its_samples() -> None:
             assert server.service.engine.num_streams == 3
         server.until_idle()
         assert server.service.engine.num_streams == 0
+        assert 'amdnfs_samples_total{finish_reason="cancelled"} 6.0' in server.client.get("/metrics").text
 
 
 def test_a_client_that_leaves_before_its_body_came() -> None:
@@ -58,7 +60,7 @@ def test_a_client_that_leaves_before_its_body_came() -> None:
 
     with running() as server:
         with socket.create_connection(server.address) as connection:
-            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: a\r\n")
+            connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
             connection.sendall(b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
         until(lambda: 'status="499"' in server.client.get("/metrics").text)
 
@@ -96,6 +98,7 @@ def test_a_device_that_fails_at_once_is_told_by_the_status() -> None:
             error = refusal(server.post(COMPLETIONS, prompt="a", stream=stream), 500)
             assert (error["code"], error["type"]) == ("device_error", "server_error")
             assert error["message"].startswith("device lost in call ")
+        assert 'amdnfs_samples_total{finish_reason="error"} 2.0' in server.client.get("/metrics").text
         health = server.client.get("/health/ready")
         assert (health.status_code, health.json()["status"]) == (200, "failing")
         assert server.complete("a")["choices"]

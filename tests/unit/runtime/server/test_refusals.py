@@ -29,7 +29,7 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
         (COMPLETIONS, {"prompt": [1, "a"]}, "prompt", "or a list of lists of token ids, not [1, 'a']"),
         (COMPLETIONS, {"prompt": []}, "prompt", "prompt: must be a text"),
         (COMPLETIONS, {"prompt": ""}, "prompt", "the prompt is empty and the model has no begin token"),
-        (COMPLETIONS, {"prompt": [99]}, None, "prompt token ids must be from 0 to 39"),
+        (COMPLETIONS, {"prompt": [99]}, "prompt", "prompt token ids must be from 0 to 39"),
         (COMPLETIONS, {"prompt": [99], "echo": True}, "prompt", "prompt: token ids are from 0 to 39, not 99"),
         (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature", "greater than or equal to 0, not -1"),
         (COMPLETIONS, {"prompt": "a", "temperature": "1"}, "temperature", "should be a valid number, not '1'"),
@@ -38,6 +38,13 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
         (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         (COMPLETIONS, {"prompt": "a", "max_tokens": 10**30}, "max_tokens", "max_tokens: "),
         (COMPLETIONS, {"prompt": "a", "min_tokens": 17}, "min_tokens", "min_tokens must be <= max_tokens (16), not 17"),
+        (
+            COMPLETIONS,
+            {"prompt": "abc", "min_tokens": 398, "max_tokens": 500},
+            "min_tokens",
+            "min_tokens: at most 397 tokens can follow the prompt, which has 3, not 398",
+        ),
+        (COMPLETIONS, {"prompt": "a", "stop_token_ids": [3, 40]}, "stop_token_ids", "stop_token_ids names token 40"),
         (COMPLETIONS, {"prompt": "a", "best_of": 3}, "best_of", "best_of: Input should be 1, not 3"),
         (COMPLETIONS, {"prompt": "a", "suffix": "b"}, "suffix", "suffix: Input should be ''"),
         (COMPLETIONS, {"prompt": "a", "n": 129}, "n", "less than or equal to 128"),
@@ -59,7 +66,14 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
         ),
         (COMPLETIONS, {"prompt": "a", "structured_outputs": {"zorg": 1}}, "structured_outputs", "'zorg' is not known"),
         (COMPLETIONS, {"prompt": "a", "guided_json": "{"}, "guided_json", "guided_json: "),
-        (COMPLETIONS, {"prompt": "a", "guided_regex": "("}, "guided_regex", "structure"),
+        (COMPLETIONS, {"prompt": "a", "guided_regex": "("}, "guided_regex", "guided_regex: "),
+        (COMPLETIONS, {"prompt": "a", "guided_json": '{"const": 1e999}'}, "guided_json", "number 1e999 is too large"),
+        (
+            COMPLETIONS,
+            {"prompt": "a", "guided_json": '{"const": %s}' % ("9" * 5000)},
+            "guided_json",
+            "guided_json: the text is no JSON: a number has more than 4300 digits",
+        ),
         (CHAT, {"messages": []}, "messages", "at least 1 item"),
         (CHAT, {"messages": [{"role": "u"}]}, "messages[0].role", "should be 'system', 'developer'"),
         (CHAT, {"messages": [{"content": "x"}]}, "messages[0].role", "missing parameter: messages[0].role"),
@@ -70,13 +84,19 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
             "messages[0].content[0].type",
             "should be 'text', not 'image_url'",
         ),
+        (
+            CHAT,
+            {"messages": [USER], "min_tokens": 500},
+            "min_tokens",
+            "tokens can follow the prompt, which has 7, not 500",
+        ),
         (CHAT, {"messages": [USER], "top_logprobs": 2}, "top_logprobs", "top_logprobs needs logprobs: true"),
         (CHAT, {"messages": [USER], "max_tokens": 3, "max_completion_tokens": 3}, "max_tokens", "not both"),
         (
             CHAT,
             {"messages": [USER], "min_tokens": 9, "max_completion_tokens": 3},
             "min_tokens",
-            "min_tokens must be <= max_tokens (3), not 9",
+            "min_tokens must be <= max_completion_tokens (3), not 9",
         ),
         (
             CHAT,
@@ -99,7 +119,27 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
             "messages",
             "the arguments of the call 'c' are no JSON",
         ),
-        (RESPONSES, {"input": "a", "previous_response_id": "resp_1"}, "previous_response_id", "should be None"),
+        (
+            CHAT,
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "tool_calls": [
+                            {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": -1e999}'}}
+                        ],
+                    }
+                ]
+            },
+            "messages",
+            "the arguments of the call 'c' are no JSON: the number -1e999 is too large",
+        ),
+        (
+            RESPONSES,
+            {"input": "a", "previous_response_id": "resp_1"},
+            "previous_response_id",
+            "it is not supported; leave it out",
+        ),
         (RESPONSES, {"input": "a", "n": 2}, "n", "unknown parameter: n"),
         (RESPONSES, {"input": [{"type": "zorg"}]}, "input[0]", "type should be 'message', 'function_call' or"),
         (RESPONSES, {"input": [{"role": "user", "content": 4}]}, "input[0].content", "should be a valid string"),
@@ -120,7 +160,16 @@ def test_a_wrong_field_is_named(server: Running, path: str, body: Any, param: st
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_prompt_over_the_context_is_refused_with_numbers(server: Running, stream: bool) -> None:
-    error = refusal(server.post(COMPLETIONS, prompt="a" * CONTEXT, stream=stream), 400)
+    bodies: dict[str, tuple[str, Any]] = {
+        COMPLETIONS: ("prompt", "a" * CONTEXT),
+        CHAT: ("messages", [{"role": "user", "content": "a" * (CONTEXT - 5)}]),
+        RESPONSES: ("input", "a" * (CONTEXT - 5)),
+    }
+    for path, (param, value) in bodies.items():
+        error = refusal(server.post(path, **{param: value, "stream": stream}), 400)
+        assert (error["param"], error["code"]) == (param, "context_length_exceeded")
+        assert f"the prompt has {CONTEXT} tokens, but the context is {CONTEXT} tokens" in error["message"]
+    error = refusal(server.post(COMPLETIONS, prompt="a" * CONTEXT, min_tokens=9), 400)
     assert error["code"] == "context_length_exceeded"
     assert f"the prompt has {CONTEXT} tokens, but the context is {CONTEXT} tokens" in error["message"]
 
@@ -137,7 +186,7 @@ def test_a_prompt_over_the_context_is_refused_with_numbers(server: Running, stre
         (b'{"prompt": NaN}', "NaN is no JSON number"),
         (b'{"prompt": -Infinity}', "-Infinity is no JSON number"),
         (b'{"prompt": 1e999}', "the number 1e999 is too large"),
-        (b'{"prompt": %s}' % (b"9" * 5000), "the body is not JSON: Exceeds the limit"),
+        (b'{"prompt": %s}' % (b"9" * 5000), "the body is not JSON: a number has more than 4300 digits"),
         (b'{"prompt": %s%s}' % (b"[" * 65, b"]" * 65), "nested more than 64 levels deep"),
         (b'{"prompt": [%s[]]}' % (b"[]," * 100_000), "more than 100000 lists and objects"),
         (b'{"prompt": ["a", %s 0]}' % (b"1," * 200_000), "prompt: must be a text, a list of texts"),
