@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from amdnfs_runtime import strict_json
+
 Delta = dict[str, Any]
 """A piece of a message: `{"content": text}` or `{"tool_calls": [...]}`, as in OpenAI's streams."""
 
@@ -82,7 +84,8 @@ class CallReader:
     """Finds calls in the text of one answer, piece by piece.
 
     The deltas, joined, do not depend on how the text is divided. No part of a marker gets out as text, unless the text
-    ends with it or what follows is no call of a known function: then all of it is plain text.
+    ends with it or what follows is no call of a known function: then all of it is plain text. What a cut leaves of the
+    marker behind a call is dropped.
 
     >>> reader = CallReader(HERMES, {"f"})
     >>> [delta.get("content") for delta in reader.push("Let me see. <tool")]
@@ -92,17 +95,22 @@ class CallReader:
     {'name': 'f', 'arguments': '{"x'}
     """
 
-    def __init__(self, form: CallForm, names: frozenset[str] | set[str], is_parallel: bool = True) -> None:
+    def __init__(
+        self, form: CallForm, names: frozenset[str] | set[str], is_parallel: bool = True, is_forced: bool = False
+    ) -> None:
         """Starts an answer.
 
         Args:
             form: How calls are written.
             names: Functions that can be called.
             is_parallel: Whether there may be several; if not, all after the first are left out.
+            is_forced: Whether the answer is nothing but calls: what is no call is the begin of one that was cut, and
+                no text.
         """
         self._form = form
         self._names = frozenset(names)
         self._is_parallel = is_parallel
+        self._is_forced = is_forced
         self._state = _State.TEXT
         self._held = ""  # text that is not read yet
         self._marker = ""  # what was read of a call before its object, to be text if it is none
@@ -207,7 +215,9 @@ class CallReader:
         if not is_end and not following:
             return None
         self._held, self._state = rest, _State.TEXT
-        if self._form.separators and following.startswith("{"):
+        if rest and closer.startswith(rest):  # whole, or cut by the end of the answer
+            self._held = ""
+        elif self._form.separators and following.startswith("{"):
             self._held = following
             self._begin_call(0)
             self._needs_bracket = False
@@ -228,7 +238,7 @@ class CallReader:
         return []
 
     def _content(self, text: str) -> list[Delta]:
-        if not text.strip() and self.has_calls:
+        if self._is_forced or (not text.strip() and self.has_calls):
             return []
         self._is_start = self._is_start and not text.strip()
         return [{"content": text}] if text else []
@@ -312,10 +322,10 @@ class _ObjectScanner:
     def whole_call(self, names: frozenset[str]) -> tuple[str, str] | None:
         """Name and arguments of a complete object; None if it is no call of one of `names`."""
         try:
-            value = json.loads(self.text)
+            value = strict_json.loads(self.text)
             name = value.get("name")
             arguments = value.get("arguments", value.get("parameters")) or {}
-            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+            arguments = strict_json.loads(arguments) if isinstance(arguments, str) else arguments
         except (ValueError, RecursionError):
             return None
         if not isinstance(name, str) or name not in names or not isinstance(arguments, dict):

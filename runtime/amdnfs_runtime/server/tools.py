@@ -60,7 +60,8 @@ class Tools:
 
     def reader(self) -> CallReader:
         """A reader for one answer."""
-        return CallReader(self.form, frozenset(function["name"] for function in self.functions), self.is_parallel)
+        names = frozenset(function["name"] for function in self.functions)
+        return CallReader(self.form, names, self.is_parallel, is_forced=self.structure is not None)
 
 
 def read_tools(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from amdnfs_runtime.server.page import routes
 
 from tests.unit.runtime.server.harness import Running, SlowProgram, greedy_text, running, until
 
@@ -130,9 +133,32 @@ def test_a_chat_in_a_browser(server: Running, tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_gauges_show_the_last_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    late_s = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late_s[0])
+    monkeypatch.setattr(routes, "time", clock)
+    with running(SlowProgram(delay_s=0.002)) as server, browsing(tmp_path) as browser:
+
+        def shown() -> list[str]:
+            return [browser.find_element("id", f"gauge-{name}").text for name in ("first", "next", "hits")]
+
+        prompt = "once upon a time there was"
+        server.complete(prompt, max_tokens=9, ignore_eos=True)
+        browser.get(str(server.client.base_url))
+        until(lambda: browser.find_element("id", "status").text == "ready")
+        assert shown() == ["-", "-", "-"], "what was before the page is not of the last minute"
+        server.complete(prompt, max_tokens=9, ignore_eos=True)
+        until(lambda: "-" not in shown())
+        assert shown()[0].endswith(" ms")
+        assert shown()[2] not in ("0 %", "46 %", "48 %"), "of the second prompt, not of both"
+        late_s[0] = 61.0
+        until(lambda: shown() == ["-", "-", "-"])
+
+
+@needs_browser
 def test_stop_ends_the_request_and_errors_are_shown(tmp_path: Path) -> None:
     program = SlowProgram(delay_s=0.05)
-    with running(program) as server, browsing(tmp_path) as browser:
+    with running(program, defaults={"ignore_eos": True}) as server, browsing(tmp_path) as browser:
         browser.get(str(server.client.base_url))
         write(browser, "tell me")
         until(lambda: server.engine.num_running == 1)
