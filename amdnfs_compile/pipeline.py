@@ -66,12 +66,14 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                 VerifyCausalGathersPass(),
                 *_kernels(target),
                 LowerRotaryPass(),
-                LowerKvWritePass(fp8=cache_format(target)),
+                LowerKvWritePass(
+                    fp8=cache_format(target), most_fused_bytes=16384 if target.kind is TargetKind.CPU else 0
+                ),
                 LowerKvGatherPass(),
                 LowerPagedAttentionPass(split_softmax=has_unknown_waves, fp8=cache_format(target)),
                 LowerAttentionPass(split_softmax=has_unknown_waves),
                 _lower_quantized_linear(target),
-                LowerLinearPass(),
+                _lower_linear(target),
                 LowerArgmaxPass(),
             ),
         ),
@@ -119,11 +121,26 @@ def _kernels(target: Target) -> tuple[ModulePass, ...]:
     )
 
 
+def _vector_facts(target: Target) -> dict[str, Any]:
+    """What the processor `target` computes in."""
+    features = cpu_features() if target.architecture == "host" else frozenset[str]()
+    is_wide = "avx512f" in features
+    return {
+        "vector_lanes": 16 if is_wide else 8,
+        "vector_registers": 32 if is_wide else 16,
+        "bf16_pairs": is_wide and "avx512_bf16" in features,
+    }
+
+
+def _lower_linear(target: Target) -> LowerLinearPass:
+    """The form of linear layers that `target` runs best."""
+    return LowerLinearPass(**(_vector_facts(target) if target.kind is TargetKind.CPU else {}))
+
+
 def _lower_quantized_linear(target: Target) -> LowerQuantizedLinearPass:
     """The form of quantised linear layers that `target` runs best."""
     if target.kind is TargetKind.CPU:
-        is_wide = target.architecture == "host" and "avx512f" in cpu_features()
-        return LowerQuantizedLinearPass(vector_lanes=16 if is_wide else 8, vector_registers=32 if is_wide else 16)
+        return LowerQuantizedLinearPass(**_vector_facts(target))
     defect = target.skinny_matmul_defect
     if defect is None:
         # IREE 3.13.0 cannot convert fp8 for NVIDIA: "LLVM Translation failed for operation".

@@ -1,4 +1,5 @@
 // RUN: amdnfs-opt --passes='lower-kv-write' --why %s | filecheck %s
+// RUN: amdnfs-opt --passes='lower-kv-write{most-fused-bytes=16}' %s | filecheck %s --check-prefix=APART
 // RUN: amdnfs-opt --passes='lower-kv-write{fp8=f8E4M3FNUZ}' %s | filecheck %s --check-prefix=FNUZ
 
 !pool = !torch.vtensor<[?,2,16,4,64],f16>
@@ -18,6 +19,12 @@
 // CHECK:         [[SLOTS:%[a-z0-9_]+]] = tensor.collapse_shape {{.*}} into tensor<12x3xi32>
 // CHECK:         [[NEW:%[0-9]+]] = iree_linalg_ext.scatter dimension_map = [0, 1, 2] unique_indices(true) ins([[ROWS]], [[SLOTS]] : {{.*}}) outs([[POOL]] :
 // CHECK:         return [[NEW]]
+
+// APART-LABEL: func.func private @amdnfs.kv_write.b2.t3.kv4.d64.p16.f16(
+// APART:         [[ROWS:%[a-z0-9_]+]] = tensor.collapse_shape {{.*}} into tensor<12x4x64xf16>
+// APART-NEXT:    [[KEPT:%[0-9]+]] = util.optimization_barrier [[ROWS]]
+// APART:         iree_linalg_ext.scatter {{.*}} ins([[KEPT]],
+
 // CHECK-LABEL: func.func @two_layers_of_one_shape
 // CHECK-COUNT-2: call @amdnfs.kv_write.b2.t3.kv4.d64.p16.f16
 func.func @two_layers_of_one_shape(%a: !pool, %b: !pool, %k: !kv, %v: !kv, %table: !table, %start: !count, %valid: !count) -> (!pool, !pool) {

@@ -1,4 +1,6 @@
 // RUN: amdnfs-opt --passes='lower-linear' --why %s | filecheck %s
+// RUN: amdnfs-opt --passes='lower-linear{vector-lanes=4 vector-registers=16}' %s | filecheck %s --check-prefix=VECTOR
+// RUN: amdnfs-opt --passes='lower-linear{vector-lanes=4 vector-registers=32 bf16-pairs=true}' %s | filecheck %s --check-prefix=PAIRS
 
 // The weight is read as it lies on disk, [columns, depth], and the sum is in f32 whatever is stored.
 // CHECK-DAG:   #[[X:map[0-9]*]] = affine_map<(d0, d1, d2) -> (d0, d2)>
@@ -15,6 +17,17 @@
 // CHECK:           [[WITH_BIAS:%[0-9]+]] = arith.addf
 // CHECK-NEXT:      arith.truncf [[WITH_BIAS]] : f32 to f16
 // CHECK:         tensor.expand_shape {{.*}} : tensor<2x8xf16> into tensor<1x2x8xf16>
+
+// In vectors, the loops are written out; a matrix that is not [columns, depth] stays a contraction.
+// VECTOR-LABEL: func.func private @amdnfs.mm.2x4xf32.4x8(
+// VECTOR:         linalg.matmul
+// VECTOR-LABEL: func.func private @amdnfs.linear.1x2x4xf16.8x4.bias1(
+// VECTOR:         flow.dispatch.workgroups
+// VECTOR:           vector.transfer_read {{.*}} : tensor<8x4xf16>, vector<4xf16>
+// VECTOR:           arith.extf {{.*}} : vector<4xf16> to vector<4xf32>
+// VECTOR:           vector.fma {{.*}} : vector<4xf32>
+// VECTOR:           vector.reduction <add>
+// VECTOR:           arith.addf
 
 // CHECK-LABEL: func.func @linear_with_bias
 // CHECK:         call @amdnfs.linear.1x2x4xf16.8x4.bias1
@@ -75,4 +88,19 @@ func.func @refused(%x: !x, %w: !w, %dynamic: !dynamic, %unknown: !torch.vtensor,
   %column_bias = torch.aten.addmm %column, %x, %w, %one, %one : !torch.vtensor<[2,1],f32>, !x, !w, !torch.int, !torch.int -> !y
   %small_bias = torch.aten.addmm %small, %x, %w, %one, %one : !torch.vtensor<[8],f16>, !x, !w, !torch.int, !torch.int -> !y
   return %column_bias : !y
+}
+
+// -----
+
+!x = !torch.vtensor<[3,8],bf16>
+!w = !torch.vtensor<[8,8],bf16>
+
+// PAIRS-LABEL: func.func private @amdnfs.linear.3x8xbf16.8x8(
+// PAIRS:         vector.transfer_read {{.*}} : tensor<8x8xbf16>, vector<8xbf16>
+// PAIRS-NOT:     arith.extf
+// PAIRS:         llvm.call_intrinsic "llvm.x86.avx512bf16.dpbf16ps.128"({{.*}}) : (vector<4xf32>, vector<8xbf16>, vector<8xbf16>) -> vector<4xf32>
+func.func @pairs(%x: !x, %w: !w) -> !x {
+  %none = torch.constant.none
+  %0 = torch.aten.linear %x, %w, %none : !x, !w, !torch.none -> !x
+  return %0 : !x
 }

@@ -51,10 +51,9 @@ def test_small_floats_equal_transformers(dtype: str, tmp_path: Path) -> None:
     assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
 
 
-@pytest.mark.parametrize("dtype", ["f16", "bf16"])
-def test_own_attention_in_small_floats(dtype: str, tmp_path: Path) -> None:
+def test_own_attention_in_small_floats(tmp_path: Path) -> None:
     """Scores that the model casts up and weights that it casts down; ALiBi that it rounds and we do not."""
-    model = make_twin("bloom", tmp_path / "model", {"f16": torch.float16, "bf16": torch.bfloat16}[dtype])
+    model = make_twin("bloom", tmp_path / "model", torch.bfloat16)
     bundle = compile_model(model, ["cpu"], tmp_path / "bundle", SMALL)
     assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
 
@@ -83,11 +82,10 @@ def test_attention_that_is_not_recognised_is_right_and_listed(tmp_path: Path, mo
     assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
 
 
-@pytest.mark.parametrize("page_tokens", [32, 64])
-def test_other_page_sizes(page_tokens: int, tmp_path: Path) -> None:
-    """Pages of 32 and 64 tokens."""
+def test_other_page_sizes(tmp_path: Path) -> None:
+    """Pages of 64 tokens."""
     model = make_twin("mistral", tmp_path / "model", max_position_embeddings=256)
-    options = CompileOptions(prefill_chunks=(16,), decode_batches=(4,), page_tokens=page_tokens)
+    options = CompileOptions(prefill_chunks=(16,), decode_batches=(4,), page_tokens=64)
     bundle = compile_model(model, ["cpu"], tmp_path / "bundle", options)
     assert all(check.is_right for check in verify_bundle(bundle, model, "cpu"))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
 from amdnfs_runtime.errors import ModelError
-from amdnfs_targets.registry import GROUPS, TARGETS
 from transformers import AutoModelForCausalLM
 
 from amdnfs_compile import CompileOptions, Dtype, compile_model
@@ -67,7 +65,7 @@ def compare(bundle: Path, model: Path, target: str, **options: Any) -> None:
     assert all(check.is_right for check in checks), checks
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["int8-g32-zp", "int4-g32", "fp8", "w8a8"])
 def test_the_shipped_model_still_adds(mode: str, tmp_path: Path) -> None:
     options = CompileOptions(**SMALL, **MODES[mode])
     bundle = compile_model(DEMO_MODEL, ["cpu"], tmp_path / "bundle", options)
@@ -84,8 +82,10 @@ def test_twins_equal_transformers_on_the_stored_weights(twin: str, mode: str, tm
     compare(bundle, model, "cpu")
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4-g32-zp", "fp8-tensor", "w8a8"])
-@pytest.mark.parametrize("dtype", [Dtype.F32, Dtype.BF16])
+@pytest.mark.parametrize(
+    ("mode", "dtype"),
+    [("int4-g32-zp", Dtype.BF16), ("fp8-tensor", Dtype.F32), ("w8a8", Dtype.BF16)],
+)
 def test_other_types(mode: str, dtype: Dtype, tmp_path: Path) -> None:
     model = make_twin("llama", tmp_path / "model", head_dim=24)
     options = CompileOptions(dtype=dtype, **SMALL, **MODES[mode])
@@ -152,20 +152,16 @@ def test_targets_of_both_fp8_flavours_share_the_weights(tmp_path: Path) -> None:
     assert b"weight.scales_fnuz" not in used["gfx950"]
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4-g32-zp", "w8a8", "fp8"])
-def test_amd_targets_compile(mode: str, tmp_path: Path) -> None:
-    """Of one target of each architecture every other, in turns; fp8 where the chip has it."""
-    first_of = {TARGETS[name].architecture: name for name in reversed(GROUPS["all-amd"])}
-    able = [name for name in first_of.values() if mode != "fp8" or TARGETS[name].fp8_format is not None]
-    targets = able if mode == "fp8" else able[mode == "int8" :: 2]
+@pytest.mark.parametrize("mode", ["int4-g32-zp", "w8a8"])
+def test_targets_without_an_emulated_test_compile(mode: str, tmp_path: Path) -> None:
+    """No matrix units; another wave of compute units. Those below are compiled and executed."""
     model = make_twin("llama", tmp_path / "model", hidden_size=128, intermediate_size=256, head_dim=32)
     options = CompileOptions(dtype=Dtype.F16, **SMALL, **MODES[mode])
-    bundle = compile_model(model, targets, tmp_path / "bundle", options)
-    assert sorted(read_manifest(bundle).targets) == sorted(targets)
-    assert len(targets) >= 3
+    bundle = compile_model(model, ["gfx1030", "gfx1102"], tmp_path / "bundle", options)
+    assert sorted(read_manifest(bundle).targets) == ["gfx1030", "gfx1102"]
 
 
-@pytest.mark.parametrize("mode", ["int4-g32", "w8a8", "fp8"])
+@pytest.mark.parametrize("mode", ["int4-g32", "fp8"])
 def test_cuda_compiles(mode: str, tmp_path: Path) -> None:
     model = make_twin("llama", tmp_path / "model")
     options = CompileOptions(dtype=Dtype.F16, **SMALL, **MODES[mode])
@@ -175,25 +171,25 @@ def test_cuda_compiles(mode: str, tmp_path: Path) -> None:
 @needs_emulator
 @pytest.mark.emulator
 @pytest.mark.parametrize(
-    ("target", "mode"),
+    ("mode", "targets"),
     [
-        *((target, "int4-g32-zp") for target in ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")),
-        *((target, "fp8") for target in ("gfx942", "gfx950", "gfx1201")),
-        *(("gfx942", mode) for mode in ("int8", "fp8-tensor", "w8a8")),
-        *(("gfx1151", mode) for mode in ("int8", "w8a8")),
+        ("int4-g32-zp", ("gfx90a", "gfx950", "gfx1100", "gfx1201")),
+        ("fp8", ("gfx942", "gfx950", "gfx1201")),
+        ("int8", ("gfx942", "gfx1151")),
+        ("w8a8", ("gfx942", "gfx1151")),
     ],
 )
-def test_amd_code_equals_transformers_on_the_stored_weights(target: str, mode: str, tmp_path: Path) -> None:
-    """In a process of its own: an instruction that the stand-in lacks ends the device."""
+def test_amd_code_equals_transformers_on_the_stored_weights(
+    mode: str, targets: tuple[str, ...], tmp_path: Path
+) -> None:
+    """In processes of their own: an instruction that the emulator lacks ends the device."""
     model = make_twin("llama", tmp_path / "model", torch.float16, hidden_size=128, head_dim=32)
-    bundle = compile_model(model, [target], tmp_path / "bundle", CompileOptions(**SMALL, **MODES[mode]))
-    command = [sys.executable, "-c", VERIFY, str(bundle), str(model), target]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lacking = re.search(r"instruction not implemented: (\w+)", done.stderr)
-    if lacking:
-        pytest.skip(f"the stand-in lacks {lacking[1]}")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [True] * 6
+    bundle = compile_model(model, targets, tmp_path / "bundle", CompileOptions(**SMALL, **MODES[mode]))
+    for target in targets:
+        command = [sys.executable, "-c", VERIFY, str(bundle), str(model), target]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{target}: {done.stderr}"
+        assert json.loads(done.stdout) == [True] * 6, target
 
 
 def test_weights_of_another_model_are_found(tmp_path: Path) -> None:

@@ -46,6 +46,13 @@ class LowerKvWritePass(ModulePass):
     fp8: str = "f8E4M3FN"
     """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
+    most_fused_bytes: int = 0
+    """Keys and values of more bytes are made in a dispatch of their own, before the scatter; 0 for no limit.
+
+    IREE 3.13.0 keeps 64 tokens of what it fuses into a scatter on the stack of a CPU's thread, and refuses more than
+    32 KiB.
+    """
+
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
         rewrites = 0
@@ -63,6 +70,8 @@ class LowerKvWritePass(ModulePass):
             element, stored = key.builtin_element, pool.builtin_element
             name = f"amdnfs.kv_write.b{batch}.t{tokens}.kv{kv_heads}.d{head_dim}.p{page_tokens}.{element}"
             is_fp8 = stored != element
+            num_bytes = batch * tokens * 2 * kv_heads * head_dim * _BYTES[stored]
+            is_apart = 0 < self.most_fused_bytes < num_bytes
             text = _TEMPLATE.format(
                 name=name if not is_fp8 else (name := f"{name}.{self.fp8}"),
                 B=batch,
@@ -75,10 +84,16 @@ class LowerKvWritePass(ModulePass):
                 N=batch * tokens * 2,
                 round=encode_text("%r", element, "%y", Fp8Format(self.fp8)) if is_fp8 else "",
                 result="%y" if is_fp8 else "%r",
+                rows="%kept_rows" if is_apart else "%flat_rows",
+                barrier=_BARRIER.format(N=batch * tokens * 2, H=kv_heads, D=head_dim, S=stored) if is_apart else "",
             )
             call_function(module, op, name, text, list(op.operands))
             rewrites += 1
         return rewrites
+
+
+_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1}
+_BARRIER = "  %kept_rows = util.optimization_barrier %flat_rows : tensor<{N}x{H}x{D}x{S}>\n"
 
 
 def match_kv_write(op: Operation) -> tuple[TensorType, TensorType] | str:
@@ -129,7 +144,7 @@ func.func private @"{name}"(
   }} -> tensor<{B}x{T}x2x{H}x{D}x{S}>
   %flat_rows = tensor.collapse_shape %rows [[0, 1, 2], [3], [4]]
       : tensor<{B}x{T}x2x{H}x{D}x{S}> into tensor<{N}x{H}x{D}x{S}>
-  %slots_empty = tensor.empty() : tensor<{B}x{T}x2x3xi32>
+{barrier}  %slots_empty = tensor.empty() : tensor<{B}x{T}x2x3xi32>
   %slots = linalg.generic {{
       indexing_maps = [affine_map<(b, t, j, c) -> (b)>, affine_map<(b, t, j, c) -> (b)>,
                        affine_map<(b, t, j, c) -> (b, t, j, c)>],
@@ -163,7 +178,7 @@ func.func private @"{name}"(
   }} -> tensor<{B}x{T}x2x3xi32>
   %flat_slots = tensor.collapse_shape %slots [[0, 1, 2], [3]] : tensor<{B}x{T}x2x3xi32> into tensor<{N}x3xi32>
   %written = iree_linalg_ext.scatter dimension_map = [0, 1, 2] unique_indices(true)
-      ins(%flat_rows, %flat_slots : tensor<{N}x{H}x{D}x{S}>, tensor<{N}x3xi32>)
+      ins({rows}, %flat_slots : tensor<{N}x{H}x{D}x{S}>, tensor<{N}x3xi32>)
       outs(%pool : tensor<?x2x{P}x{H}x{D}x{S}>) {{
   ^bb0(%new: {S}, %old: {S}):
     iree_linalg_ext.yield %new : {S}

@@ -43,6 +43,8 @@ from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, Value, constant_int, defining_op, walk
+from amdnfs_passes.lower.vector_linear import vector_linear
+from amdnfs_passes.lower.vector_product import Vectors
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 _FLOATS = ("f16", "bf16", "f32")
@@ -61,7 +63,14 @@ class _Contraction:
 
 @dataclass(frozen=True, kw_only=True)
 class LowerLinearPass(ModulePass):
-    """Replaces linear layers by one contraction each."""
+    """Replaces linear layers by one contraction each, or by one dispatch written in vectors."""
+
+    vector_lanes: int = 0
+    """How many f32 a vector register holds, to write layers in vectors (`vector_product.py`); 0 for contractions."""
+    vector_registers: int = 0
+    """How many vector registers there are; with `vector_lanes` only."""
+    bf16_pairs: bool = False
+    """Whether the processor adds products of pairs of bf16; with `vector_lanes` only."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -85,11 +94,17 @@ class LowerLinearPass(ModulePass):
                 self.refuse(refusals, op, "the bias must be a row of the result, or all of them, of its element type")
                 continue
             name = _function_name(x, weight, bias, found.weight_is_transposed)
-            text = _function_text(name, x, weight, bias, found.weight_is_transposed)
+            if self.vector_lanes and found.weight_is_transposed:
+                text = vector_linear(name, x, weight, bias, self._vectors())
+            else:
+                text = _function_text(name, x, weight, bias, found.weight_is_transposed)
             operands = [found.x, found.weight] + ([found.bias] if found.bias is not None else [])
             call_function(module, op, name, text, operands)
             rewrites += 1
         return rewrites
+
+    def _vectors(self) -> Vectors:
+        return Vectors(lanes=self.vector_lanes, registers=self.vector_registers, has_bf16_pairs=self.bf16_pairs)
 
 
 def _match(op: Operation) -> _Contraction | None:

@@ -1,7 +1,7 @@
 """Lower `amdnfs.quantized_linear` to one contraction that widens the weight as it reads it.
 
 The layout, the last operand, says what the bytes of the weight mean. There are two forms. Where `vector_lanes` is
-given, the layer is one dispatch written in vectors (`vector_template.py`: processors). Else it is a generic that widens
+given, the layer is one dispatch written in vectors (`vector_form.py`: processors). Else it is a generic that widens
 the weight and a contraction of it, which IREE makes one dispatch of (`linalg_template.py`: GPUs). Sums are in f32. A
 layout with `a8` rounds the rows of `x` to int8 first, and sums in i32.
 
@@ -30,9 +30,10 @@ from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, walk
+from amdnfs_passes.lower.vector_product import Vectors
 from amdnfs_passes.quantize.linalg_template import linalg_function
 from amdnfs_passes.quantize.operands import QuantizedLinear, match_quantized_linear
-from amdnfs_passes.quantize.vector_template import vector_function
+from amdnfs_passes.quantize.vector_form import vector_function
 from amdnfs_passes.templates import call_function
 
 
@@ -44,6 +45,8 @@ class LowerQuantizedLinearPass(ModulePass):
     """How many f32 a vector register holds, to write the layer in vectors; 0 for the form of GPUs."""
     vector_registers: int = 0
     """How many vector registers there are; with `vector_lanes` only."""
+    bf16_pairs: bool = False
+    """Whether the processor adds products of pairs of bf16; with `vector_lanes` only."""
     pad_rows_begin: int = 0
     """Smallest number of rows that the form of GPUs pads; 0 pads none."""
     pad_rows_end: int = 0
@@ -71,6 +74,7 @@ class LowerQuantizedLinearPass(ModulePass):
 
     def _function_text(self, name: str, linear: QuantizedLinear) -> str:
         if self.vector_lanes:
-            return vector_function(name, linear, self.vector_lanes, self.vector_registers)
+            vectors = Vectors(lanes=self.vector_lanes, registers=self.vector_registers, has_bf16_pairs=self.bf16_pairs)
+            return vector_function(name, linear, vectors)
         is_padded = self.pad_rows and self.pad_rows_begin <= linear.rows < self.pad_rows_end
         return linalg_function(name, linear, self.pad_rows if is_padded else linear.rows, shift_fp8=self.shift_fp8)

@@ -1,0 +1,128 @@
+"""A linear layer of floats for `vector_product.py`: the weight is `[columns, depth]`, of the element type of `x`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from amdnfs_passes.lower.vector_product import Tiles, VectorForm, Vectors, dispatch_text, most_columns
+from amdnfs_passes.quantize.generic_text import Operand, convert, tensor
+from amdnfs_passes.templates import TensorType
+
+_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+_BF16_PAIRS = "llvm.x86.avx512bf16.dpbf16ps"
+"""Adds products of pairs of bf16 to f32; subnormal numbers count as zero. Source: Intel SDM, VDPBF16PS."""
+
+
+def dot_pairs(result: str, x: str, w: str, into: str, lanes: int) -> str:
+    """A line that adds the products of pairs of `lanes` bf16 of `x` and `w` to `lanes / 2` f32."""
+    total, pairs = f"vector<{lanes // 2}xf32>", f"vector<{lanes}xbf16>"
+    call = f'llvm.call_intrinsic "{_BF16_PAIRS}.{16 * lanes}"({into}, {x}, {w})'
+    return f"{result} = {call} : ({total}, {pairs}, {pairs}) -> {total}"
+
+
+def choose_rows(rows: int, vectors: Vectors) -> tuple[int, int]:
+    """How many rows and columns have a sum in a register at a time.
+
+    Three quarters of the registers hold sums, the rest a vector of each column and one of a row.
+    """
+    most = vectors.registers * 3 // 4
+    if rows <= vectors.registers // 6:
+        return rows, min(4 if rows == 1 else 8, most // rows)
+    sizes = [(6, 4), (8, 3)] if vectors.registers >= 32 else [(4, 3), (3, 4)]
+    return min(sizes, key=lambda size: (math.ceil(rows / size[0]) * size[0] if rows < 64 else 0, -size[1]))
+
+
+class PlainForm(VectorForm):
+    """A layer whose weight has the type of `x`."""
+
+    def __init__(self, x: TensorType, columns: int, vectors: Vectors, *, has_bias: bool) -> None:
+        """Describes the layer.
+
+        Args:
+            x: Type of the rows, `[..., depth]`; static.
+            columns: Rows of the weight.
+            vectors: What the processor computes in.
+            has_bias: Whether `[columns]` are added.
+        """
+        self.rows, self.depth = math.prod(x.sizes[:-1]), x.sizes[-1]
+        self.columns, self.element, self.x_element, self.has_bias = columns, x.element, x.element, has_bias
+        self._vectors = vectors
+        self._has_pairs = x.element == "bf16" and vectors.has_bf16_pairs and self.depth % (2 * vectors.lanes) == 0
+
+    def tiles(self) -> Tiles:
+        """See the base class."""
+        m, n = choose_rows(self.rows, self._vectors)
+        lanes = 2 * self._vectors.lanes if self._has_pairs else min(self.depth & -self.depth, self._vectors.lanes)
+        columns = most_columns(self, self.depth * _BYTES[self.element])
+        most = 4 if self.rows == 1 else 1
+        unroll = next(count for count in (most, 2, 1) if self.depth % (lanes * count) == 0)
+        return Tiles(columns=columns, m=m, n=min(n, columns), lanes=lanes, unroll=unroll)
+
+    def inputs(self) -> list[Operand]:
+        """See the base class."""
+        return [Operand(value="%w", shape=(self.columns, self.depth), element=self.element, dims="w")]
+
+    def sum_type(self, tiles: Tiles) -> str:
+        """See the base class."""
+        return f"vector<{tiles.lanes // 2 if self._has_pairs else tiles.lanes}xf32>"
+
+    def constants(self, tiles: Tiles) -> Iterator[str]:
+        """See the base class."""
+        yield f"%padding = arith.constant 0.0 : {self.element}"
+
+    def weight(self, tiles: Tiles, index: int, n: int) -> Iterator[str]:
+        """See the base class."""
+        return self._read(tiles, "w", (tiles.columns, self.depth), f"{index}.{n}", f"%n.{n}", index)
+
+    def row(self, tiles: Tiles, index: int, m: int) -> Iterator[str]:
+        """See the base class."""
+        return self._read(tiles, "x", (self.rows, self.depth), f"{index}.{m}", f"%m.{m}", index)
+
+    def multiply(self, tiles: Tiles, name: str, x: str, w: str, into: str) -> Iterator[str]:
+        """See the base class."""
+        if self._has_pairs:
+            yield dot_pairs(f"%new.{name}", x, w, into, tiles.lanes)
+        else:
+            yield f"%new.{name} = vector.fma {x}, {w}, {into} : {self.sum_type(tiles)}"
+
+    def _read(
+        self, tiles: Tiles, source: str, shape: tuple[int, int], name: str, row: str, index: int
+    ) -> Iterator[str]:
+        """Defines `%<source>.<name>`, in f32 but for pairs."""
+        vector = f"vector<{tiles.lanes}x{{}}>"
+        raw = f"%{source}.{name}" if self._has_pairs else f"%raw.{source}.{name}"
+        read = f"vector.transfer_read %{source}.t[{row}, %k.{index}], %padding {{in_bounds = [true]}}"
+        yield f"{raw} = {read} : {tensor(shape, self.element)}, {vector.format(self.element)}"
+        if not self._has_pairs:
+            yield convert(f"%{source}.{name}", raw, self.element, "f32", vector)
+
+
+def vector_linear(name: str, x: TensorType, weight: TensorType, bias: TensorType | None, vectors: Vectors) -> str:
+    """A private function of `%x`, `%w` and, if there is one, `%bias`, a row.
+
+    Args:
+        name: Its name.
+        x: Type of `%x`, `[..., depth]`.
+        weight: Type of `%w`, `[columns, depth]`.
+        bias: Type of `%bias`, `[columns]`.
+        vectors: What the processor computes in.
+    """
+    form = PlainForm(x, weight.sizes[0], vectors, has_bias=bias is not None)
+    leading = x.sizes[:-1]
+    result = tensor((*leading, form.columns), form.element)
+    argument = "" if bias is None else f", %bias: {bias.builtin}"
+    text = f'func.func private @"{name}"(%x: {x.builtin}, %w: {weight.builtin}{argument}) -> {result} {{\n'
+    bias_name = None if bias is None else "%bias"
+    if len(leading) == 1:
+        return text + dispatch_text(form, "%x", bias_name) + f"return %result : {result}\n}}\n"
+    groups = f"[[{', '.join(str(index) for index in range(len(leading)))}], [{len(leading)}]]"
+    flat_x, flat_y = tensor((form.rows, form.depth), form.element), tensor((form.rows, form.columns), form.element)
+    sizes = ", ".join(str(size) for size in (*leading, form.columns))
+    return (
+        text
+        + f"%rows = tensor.collapse_shape %x {groups} : {x.builtin} into {flat_x}\n"
+        + dispatch_text(form, "%rows", bias_name)
+        + f"%y = tensor.expand_shape %result {groups} output_shape [{sizes}] : {flat_y} into {result}\n"
+        + f"return %y : {result}\n}}\n"
+    )
