@@ -183,7 +183,7 @@ def make_bundle(
     facts |= changes or {}
     place = folder / "artifacts" / target
     place.mkdir(parents=True)
-    (place / "program.vmfb").write_bytes(b"some bytes before" + image + b"and after")
+    (place / "program.vmfb").write_bytes(b"PK\x03\x04some bytes before" + image + b"and after")
     (place / "facts.json").write_text(json.dumps({key: value for key, value in facts.items() if value is not None}))
     _write_manifest(folder, target, kind)
     return folder

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from amdnfs_passes.ir import Operation, Value, defining_op, walk
 
 from amdnfs_compile.kernel_facts.contractions import CASTS, Contraction, find_contraction
+from amdnfs_compile.kernel_facts.loops import Loops
 from amdnfs_compile.kernel_facts.shapes import Shapes, element_bits, operand_groups
-from amdnfs_compile.kernel_facts.sizes import Size, UnknownSizeError
+from amdnfs_compile.kernel_facts.sizes import Size, UnknownSizeError, number, smaller
 from amdnfs_compile.kernel_facts.traffic import argument_of, read_bytes, written_bytes
+from amdnfs_compile.kernel_facts.vector_sums import VECTOR_LOOPS, find_vector_sums, whole_shape
 
 _LOAD, _STORE = "iree_tensor_ext.dispatch.tensor.load", "iree_tensor_ext.dispatch.tensor.store"
 _SCALING = {"arith.mulf", "arith.subf", "arith.addf", "arith.muli", "arith.subi", "arith.addi"}
@@ -45,49 +49,78 @@ def read_body(function: Operation, arguments: Mapping[int, Size]) -> BodyFacts:
         arguments: Values of its index arguments by position.
     """
     facts = BodyFacts()
-    shapes = Shapes(arguments)
+    shapes, loops = Shapes(arguments), Loops(function)
     operations = list(walk(function))
     for op in operations:
         if op.name == _LOAD:
-            _count(facts, op, lambda op: _add_load(facts, op, shapes))
+            _count(facts, op.name, partial(_add_load, facts, op, shapes, loops))
         elif op.name == _STORE:
-            _count(facts, op, lambda op: _add_store(facts, op, shapes))
+            _count(facts, op.name, partial(_add_store, facts, op, shapes, loops))
         elif op.name.startswith(("linalg.", "iree_linalg_ext.")):
-            _count(facts, op, lambda op: _add_contraction(facts, op, shapes))
-        elif op.name.startswith("scf.") and op.name not in ("scf.if", "scf.yield"):
-            facts.unknown.append(f"{op.name}: work inside it is counted once")
+            _count(facts, op.name, partial(_add_contraction, facts, op, shapes, loops))
+    _count(facts, "loops", lambda: facts.contractions.extend(find_vector_sums(operations, loops)))
+    _refuse_other_loops(facts, operations)
     facts.kind = _kind(facts, operations)
     if not facts.contractions:
         facts.habits += _habits(operations)
     return facts
 
 
-def _count(facts: BodyFacts, op: Operation, add: Callable[[Operation], None]) -> None:
+def _count(facts: BodyFacts, name: str, add: Callable[[], None]) -> None:
     try:
-        add(op)
+        add()
     except UnknownSizeError as error:
-        facts.unknown.append(f"{op.name}: {error}")
+        facts.unknown.append(f"{name}: {error}")
 
 
-def _add_load(facts: BodyFacts, op: Operation, shapes: Shapes) -> None:
+def _refuse_other_loops(facts: BodyFacts, operations: Sequence[Operation]) -> None:
+    """Notes loops that hold work of a kind that nothing here counts: no linalg, and no sums of products in vectors."""
+    has_sums = any(item.operation == VECTOR_LOOPS for item in facts.contractions)
+    has_linalg = any(op.name.startswith(("linalg.", "iree_linalg_ext.")) for op in operations)
+    for name in sorted({op.name for op in operations if op.name.startswith("scf.") and len(op.regions) > 0}):
+        if not facts.unknown and not has_sums and not has_linalg:
+            facts.unknown.append(f"{name}: the arithmetic in it")
+
+
+def _add_load(facts: BodyFacts, op: Operation, shapes: Shapes, loops: Loops) -> None:
     position = argument_of(op.operands[0])
     if position is None:
         raise UnknownSizeError("what it loads from")
-    size = read_bytes(op.results[0], shapes)
+    size = _all_parts(op, read_bytes(op.results[0], shapes), op.operands[0], operand_groups(op)[2], loops)
     size.as_json()  # refuses what depends on the size of a pool
     facts.reads[position] = facts.reads.get(position, Size()) + size
 
 
-def _add_store(facts: BodyFacts, op: Operation, shapes: Shapes) -> None:
-    size = written_bytes(op, shapes)
+def _add_store(facts: BodyFacts, op: Operation, shapes: Shapes, loops: Loops) -> None:
+    groups = operand_groups(op)
+    size = _all_parts(op, written_bytes(op, shapes), groups[1][0], groups[3], loops)
     size.as_json()
     facts.written = facts.written + size
 
 
-def _add_contraction(facts: BodyFacts, op: Operation, shapes: Shapes) -> None:
+def _all_parts(op: Operation, part: Size, reference: Value, offsets: Sequence[Value], loops: Loops) -> Size:
+    """Bytes of all the parts that a load or store takes, in all workgroups and loops; each element once.
+
+    Args:
+        op: The load or store.
+        part: Bytes of what it takes at a time.
+        reference: The dispatch's operand that it takes it from.
+        offsets: Where it takes it; a part that is always at the same place counts once.
+        loops: Those of the dispatch.
+    """
+    if not loops.varies(offsets):
+        return part
+    whole, parts = whole_shape(reference), part.times(loops.times(op))
+    if whole is None:
+        return parts
+    kind: Any = op.results[0].type if len(op.results) else op.operands[0].type
+    return smaller(parts, number(math.prod(whole) * element_bits(kind.element_type) / 8))
+
+
+def _add_contraction(facts: BodyFacts, op: Operation, shapes: Shapes, loops: Loops) -> None:
     contraction = find_contraction(op, shapes)
     if contraction is not None:
-        facts.contractions.append(contraction)
+        facts.contractions.append(replace(contraction, flops=contraction.flops.times(loops.times(op))))
 
 
 def _kind(facts: BodyFacts, operations: list[Operation]) -> str:
@@ -102,7 +135,7 @@ def _kind(facts: BodyFacts, operations: list[Operation]) -> str:
         return "gather"
     if any("reduction" in str(op.attributes["iterator_types"]) for op in operations if op.name == "linalg.generic"):
         return "reduction"
-    has_work = any(name.startswith(("linalg.", "iree_linalg_ext.")) for name in names - {"linalg.fill"})
+    has_work = any(name.startswith(("linalg.", "iree_linalg_ext.", "scf.")) for name in names - {"linalg.fill"})
     return "elementwise" if has_work else "copy"
 
 

@@ -28,7 +28,7 @@ from amdnfs_compile.kernel_facts.sizes import (
     smaller,
     total,
 )
-from amdnfs_compile.kernel_facts.sources import Evidence, Source, locate
+from amdnfs_compile.kernel_facts.sources import Evidence, Source, locate, reads_quantized
 
 _PASS_THROUGH = {
     "flow.tensor.reshape",
@@ -164,7 +164,7 @@ class _Entry:
                 known = largest.get(name, Size())
                 largest[name] = size if smaller(known, size) == known else known
         return {
-            "groups": _groups(dispatches, locate(evidence)),
+            "groups": _groups(dispatches, locate(evidence), [reads_quantized(item) for item in evidence]),
             "copies": list(self._copies()),
             "weight_bytes": total(largest.values()).as_json(),
         }
@@ -273,15 +273,16 @@ def _path(dispatch: Operation) -> list[str]:
     return [part.removeprefix("@") for part in str(dispatch.attributes["entry_points"][0]).split("::")]
 
 
-def _groups(dispatches: list[_Dispatch], sources: list[Source]) -> list[dict[str, Any]]:
+def _groups(dispatches: list[_Dispatch], sources: list[Source], quantized: list[bool]) -> list[dict[str, Any]]:
     """Dispatches that are alike but for their layer, together."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for item, source in zip(dispatches, sources, strict=True):
+    for item, source, is_quantized in zip(dispatches, sources, quantized, strict=True):
         group = {
             "export": item.export,
             "part": source.part,
             "op": source.operation,
             "kind": item.facts.kind,
+            **({"quantized": True} if is_quantized else {}),
             **_costs(item),
         }
         key = (item.export, source.part, source.operation, str(group))

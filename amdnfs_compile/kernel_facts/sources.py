@@ -61,6 +61,11 @@ def locate(dispatches: Sequence[Evidence]) -> list[Source]:
     return _name_attention(dispatches, sources)
 
 
+def reads_quantized(item: Evidence) -> bool:
+    """Whether a dispatch reads a quantised weight."""
+    return any(_STORED.search(name) for name in item.weights)
+
+
 def _layer_of(item: Evidence) -> int | None:
     for name in item.weights:
         match = _LAYER.search(name)

@@ -59,6 +59,8 @@ def _used_bytes(value: Value, op: Operation, position: int, shapes: Shapes) -> S
         return read_bytes(op.results[0], shapes) if position == 0 else Size()
     if name in _NO_READ:
         return Size()
+    if name == "tensor.extract" and op.parent.operation.name.startswith("scf."):
+        return shapes.num_bytes(value)  # its places follow from the loops around it
     if name == "tensor.extract":
         kind: Any = value.type
         return _extracted(op, shapes).times(Fraction(element_bits(kind.element_type), 8))

@@ -69,5 +69,16 @@ def count(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g}" if value != int(value) else f"{int(value)}"
 
 
+def counted(text: str, *, is_all: bool) -> str:
+    """A sum as it is shown: with a sign before it if something in it could not be counted.
+
+    >>> counted("3.49 G", is_all=True), counted("3.49 G", is_all=False), counted("0", is_all=False)
+    ('3.49 G', '> 3.49 G', 'unknown')
+    """
+    if is_all:
+        return text
+    return "unknown" if text == "0" else f"> {text}"
+
+
 def _three(value: float) -> str:
     return f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}"

@@ -44,7 +44,9 @@ def make_report(
     if context_tokens is None:
         context_tokens = min(DEFAULT_CONTEXT_TOKENS, manifest.model.context_tokens)
     if not 1 <= context_tokens <= manifest.model.context_tokens:
-        raise UsageError(f"context {context_tokens}: {manifest.model.name} takes 1 to {manifest.model.context_tokens}")
+        raise UsageError(
+            f"--context {context_tokens}: {manifest.model.name} takes 1 to {manifest.model.context_tokens}"
+        )
     left_out = tuple(sorted(set(manifest.targets).difference(names)))
     reports = tuple(_target(bundle, manifest, name, product, context_tokens) for name in names)
     if product is not None and target is None and left_out:  # nobody asked for that in so many words
@@ -180,6 +182,8 @@ def _group(group: DispatchGroup, kernels: Mapping[str, KernelReport], tokens: in
         unknown=group.unknown,
         export=group.export,
         uses_matrix_units=kernel.uses_matrix_units if kernel else None,
+        operations=tuple(dict.fromkeys(item.operation for item in group.contractions)),
+        is_quantized=group.is_quantized,
     )
 
 

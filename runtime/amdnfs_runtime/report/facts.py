@@ -9,6 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.report.json_fields import Field, FieldError, shown
+
+_KERNEL_COUNTS = (
+    "matrix_instructions",
+    "vgprs",
+    "agprs",
+    "sgprs",
+    "vgpr_spills",
+    "sgpr_spills",
+    "lds_bytes",
+    "scratch_bytes",
+    "workgroup_threads",
+    "wave_size",
+    "vector_alu",
+    "f64",
+    "barriers",
+    "waits",
+)
+_MOST_DISPATCHES = 10**6
+"""More layers, or dispatches of one kind, has no entry point."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +93,8 @@ class DispatchGroup:
     """What costs time: `cache-gather`, `mask`, `upcast f16 to f32`."""
     unknown: tuple[str, ...]
     """What could not be counted, and why."""
+    is_quantized: bool
+    """Whether one reads a quantised weight."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,76 +131,105 @@ def read_facts(path: Path) -> Facts:
     """Reads facts.json.
 
     Raises:
-        ArtifactError: If it is damaged, or was written before compiles counted what a report needs.
+        ArtifactError: If it is damaged, or was written before compiles counted what a report needs; names the field,
+            what was found, and what is allowed.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        field = Field(value=json.loads(path.read_text(encoding="utf-8")))
+    except RecursionError as error:
+        raise ArtifactError(f"{path}: cannot be read as JSON (nested too deep); compile the target again") from error
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read as JSON ({error}); compile the target again") from error
-    missing = sorted({"dispatches", "kernels", "code_objects"} - set(values))
-    if missing:
-        raise ArtifactError(
-            f"{path}: has no {' and no '.join(missing)}; the target was compiled before reports were made: "
-            "compile it again"
-        )
     try:
-        return Facts(
-            entries={name: _entry(item) for name, item in values["dispatches"].items()},
-            kernels=values["kernels"],
-            code_objects=tuple(item["sha256"] for item in values["code_objects"]),
-            passes=tuple((item["name"], int(item["rewrites"])) for item in values["passes"]),
-            refusals=tuple(values["refusals"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ArtifactError(f"{path}: damaged facts ({error!r}); compile the target again") from error
+        missing = sorted({"dispatches", "kernels", "code_objects"} - field.names())
+        if missing:
+            raise ArtifactError(
+                f"{path}: has no {' and no '.join(missing)}; the target was compiled before reports were made: "
+                "compile it again"
+            )
+        return _facts(field)
+    except FieldError as error:
+        raise ArtifactError(
+            f"{path}: {error}; the file was altered, or is of another version of amdnfs: compile the target again"
+        ) from error
 
 
-def _entry(values: Mapping[str, Any]) -> EntryFacts:
-    copies = [_cost(item["bytes"]) for item in values["copies"]]
-    return EntryFacts(
-        groups=tuple(_group(item) for item in values["groups"]),
-        weight_bytes=_cost(values["weight_bytes"]),
-        copied_bytes=Cost(
-            constant=sum(item.constant for item in copies),
-            per_page=sum(item.per_page for item in copies),
-            per_context_token=sum(item.per_context_token for item in copies),
+def _facts(field: Field) -> Facts:
+    return Facts(
+        entries={name: _entry(item) for name, item in field["dispatches"].items()},
+        kernels={name: _kernel(item) for name, item in field["kernels"].items()},
+        code_objects=tuple(item["sha256"].text() for item in field["code_objects"].elements()),
+        passes=tuple((item["name"].text(), item["rewrites"].whole()) for item in field["passes"].elements()),
+        refusals=tuple(
+            {name: item[name].text() for name in ("pass", "operation", "reason")}
+            for item in field["refusals"].elements()
         ),
-        num_copies=sum(int(item["count"]) for item in values["copies"]),
     )
 
 
-def _group(values: Mapping[str, Any]) -> DispatchGroup:
+def _kernel(field: Field) -> dict[str, Any]:
+    """What is noted of a kernel; a figure that is not there, or null, is not known."""
+    found: dict[str, Any] = {"symbol": field["symbol"].text()}
+    given = {name for name, item in field.items() if item.value is not None}
+    found |= {name: field[name].text() for name in ("object", "made_by", "tiling") if name in given}
+    found |= {name: field[name].whole() for name in _KERNEL_COUNTS if name in given}
+    if "matrix" in given:
+        found["matrix"] = field["matrix"].counts()
+    for name in ("loads", "stores"):
+        if name in given:
+            found[name] = {space: item.counts() for space, item in field[name].items()}
+    if "assembly_differs_in" in given:
+        found["assembly_differs_in"] = field["assembly_differs_in"].texts()
+    return found
+
+
+def _entry(field: Field) -> EntryFacts:
+    copies = [(item["count"].whole(most=_MOST_DISPATCHES), _cost(item["bytes"])) for item in field["copies"].elements()]
+    return EntryFacts(
+        groups=tuple(_group(item) for item in field["groups"].elements()),
+        weight_bytes=_cost(field["weight_bytes"]),
+        copied_bytes=Cost(
+            constant=sum(item.constant for _, item in copies),
+            per_page=sum(item.per_page for _, item in copies),
+            per_context_token=sum(item.per_context_token for _, item in copies),
+        ),
+        num_copies=sum(count for count, _ in copies),
+    )
+
+
+def _group(field: Field) -> DispatchGroup:
     return DispatchGroup(
-        export=values["export"],
-        part=values["part"],
-        op=values["op"],
-        kind=values["kind"],
-        layers=tuple(values["layers"]),
-        count=int(values["count"]),
-        flops=_cost(values["flops"]),
-        num_bytes=_cost(values["bytes"]),
-        contractions=tuple(_contraction(item) for item in values["contractions"]),
-        habits=tuple(values.get("habits", ())),
-        unknown=tuple(values.get("unknown", ())),
+        export=field["export"].text(),
+        part=field["part"].one_of("head", "layer", "tail"),
+        op=field["op"].text(),
+        kind=field["kind"].text(),
+        layers=tuple(item.whole(most=_MOST_DISPATCHES) for item in field["layers"].elements()),
+        count=field["count"].whole(1, _MOST_DISPATCHES),
+        flops=_cost(field["flops"]),
+        num_bytes=_cost(field["bytes"]),
+        contractions=tuple(_contraction(item) for item in field["contractions"].elements()),
+        habits=field.get("habits", []).texts(),
+        unknown=field.get("unknown", []).texts(),
+        is_quantized=field.get("quantized", False).flag(),
     )
 
 
-def _contraction(values: Mapping[str, Any]) -> Contraction:
+def _contraction(field: Field) -> Contraction:
     return Contraction(
-        operation=values["operation"],
-        element_type=values["type"],
-        sizes=values["sizes"],
-        rows=_cost(values["rows"]),
-        flops=_cost(values["flops"]),
+        operation=field["operation"].text(),
+        element_type=field["type"].text(),
+        sizes={name: item.text() for name, item in field["sizes"].items()},
+        rows=_cost(field["rows"]),
+        flops=_cost(field["flops"]),
     )
 
 
-def _cost(values: Mapping[str, float]) -> Cost:
-    unknown = sorted(set(values) - {"constant", "per_page", "per_context_token"})
+def _cost(field: Field) -> Cost:
+    unknown = sorted(field.names() - {"constant", "per_page", "per_context_token"})
     if unknown:
-        raise ValueError(f"a cost has the unknown part {unknown[0]!r}")
+        raise FieldError(f"{field.place} has the unknown part {shown(unknown[0])}")
     return Cost(
-        constant=values["constant"],
-        per_page=values.get("per_page", 0),
-        per_context_token=values.get("per_context_token", 0),
+        constant=field["constant"].number(),
+        per_page=field.get("per_page", 0).number(),
+        per_context_token=field.get("per_context_token", 0).number(),
     )

@@ -121,6 +121,6 @@ def _of_registers(kernel: KernelReport) -> Iterable[tuple[str, str]]:
 
 def _narrow_loads(kernel: KernelReport) -> float:
     """Share of narrow ones among the loads from memory in a kernel's text; 0 if there are none."""
-    widths = {int(width): count for width, count in kernel.loads.get("global", {}).items() if width.isdigit()}
+    widths = {int(width): count for width, count in kernel.loads.get("global", {}).items() if width.isdecimal()}
     total = sum(widths.values())
     return sum(count for width, count in widths.items() if width <= NARROW_BYTES) / total if total else 0.0

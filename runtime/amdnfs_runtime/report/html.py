@@ -8,11 +8,11 @@ from typing import Any
 
 from amdnfs_targets.products import PRODUCTS
 
-from amdnfs_runtime.report.amounts import amount, count, layer_range, milliseconds, share
+from amdnfs_runtime.report.amounts import amount, count, counted, layer_range, milliseconds, share
 from amdnfs_runtime.report.executed_html import MIX_NAMES, executed_rows
 from amdnfs_runtime.report.model import EntryReport, GroupReport, Report, TargetReport
 from amdnfs_runtime.report.svg import NUM_COLOURS, roofline_svg
-from amdnfs_runtime.report.text import load_widths
+from amdnfs_runtime.report.text import WAVES_NOTE, load_widths
 
 _MINOR = 0.005
 """A dispatch group with less of an entry point's FLOPs and bytes is shown in a softer colour."""
@@ -36,6 +36,7 @@ def report_page(report: Report) -> str:
         "share": share,
         "layers": layer_range,
         "count": count,
+        "counted": lambda text, is_all: counted(text, is_all=is_all),
         "loads": load_widths,
         "breakable": _breakable,
     }
@@ -45,6 +46,7 @@ def report_page(report: Report) -> str:
         products=PRODUCTS,
         colours=NUM_COLOURS,
         mix_names=MIX_NAMES,
+        waves_note=WAVES_NOTE,
     )
 
 
@@ -57,6 +59,7 @@ def _target(target: TargetReport) -> dict[str, Any]:
         "product": product,
         # Made here from numbers and escaped names: no markup of anyone else is in it.
         "roofline": _safe(roofline_svg(product, target.entries)) if product else None,
+        "has_part_waves": any((kernel.waves_per_simd or 0) % 1 for kernel in target.kernels.values()),
         "has_registers": any(kernel.vgprs is not None for kernel in target.kernels.values()),
         "entries": [{"report": entry, "rows": _rows(entry)} for entry in target.entries],
         "executed": executed_rows(target),
@@ -112,8 +115,9 @@ def _ledger(target: TargetReport) -> list[dict[str, Any]]:
     """Rows of the ledger, entry points with the same answer together."""
     found: dict[tuple[Any, ...], list[str]] = {}
     for row in target.ledger.rows:
-        found.setdefault((row.op, row.layers, row.taken_by, row.uses_matrix_units), []).append(row.entry)
+        key = (row.op, row.layers, row.taken_by, row.why_not_ours, row.uses_matrix_units)
+        found.setdefault(key, []).append(row.entry)
     return [
-        {"op": op, "layers": layers, "taken_by": taken_by, "matrix": matrix, "entries": entries}
-        for (op, layers, taken_by, matrix), entries in found.items()
+        {"op": op, "layers": layers, "taken_by": taken_by, "why": why, "matrix": matrix, "entries": entries}
+        for (op, layers, taken_by, why, matrix), entries in found.items()
     ]

@@ -12,6 +12,8 @@ from amdnfs_runtime.report.code_objects import CodeObject, Kernel, find_code_obj
 from amdnfs_runtime.report.facts import Facts
 from amdnfs_runtime.report.occupancy import occupancy_of
 
+_ARCHIVE = b"PK\x03\x04"
+"""How a `.vmfb` begins: it is a zip archive."""
 _COMPARED = ("vgprs", "agprs", "sgprs", "vgpr_spills", "sgpr_spills", "lds_bytes", "scratch_bytes", "wave_size")
 
 
@@ -84,8 +86,10 @@ def read_kernels(program: Path, facts: Facts, gfx: str | None) -> dict[str, Kern
         gfx: Processor of a hip program; None for other programs, which hold no code objects that could be read.
 
     Raises:
-        ArtifactError: If the code objects are not those that the facts describe, or a figure differs.
+        ArtifactError: If it is no program, the code objects are not those that the facts describe, or a figure differs.
     """
+    if program.read_bytes()[: len(_ARCHIVE)] != _ARCHIVE:
+        raise ArtifactError(f"{program}: is no program of IREE (no zip archive); compile the target again")
     if gfx is None:
         return {key: _report(key, values, None, None) for key, values in facts.kernels.items()}
     objects = {item.sha256: item for item in find_code_objects(program.read_bytes())}

@@ -49,6 +49,10 @@ class GroupReport:
     """Key of the kernel."""
     uses_matrix_units: bool | None
     """Whether its kernel has matrix instructions; None if not known."""
+    operations: tuple[str, ...] = ()
+    """What the products in one are, as the facts name it, e.g. `linalg.generic`."""
+    is_quantized: bool = False
+    """Whether one reads a quantised weight."""
     executed: Executed | None = None
     """What the emulator counted, over all of them; None if it did not run."""
 
@@ -94,6 +98,11 @@ class EntryReport:
     executed: Executed | None = None
     """What the emulator counted in one call; None if it did not run."""
 
+    @property
+    def is_counted(self) -> bool:
+        """Whether all work could be counted; if not, FLOPs and bytes are more than the figures say."""
+        return not any(group.unknown for group in self.groups)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LedgerRow:
@@ -109,6 +118,8 @@ class LedgerRow:
     """The pass that took it, and what it made of it."""
     uses_matrix_units: bool | None
     """Whether all of its arithmetic is in kernels with matrix instructions; None if not known."""
+    why_not_ours: str = ""
+    """Why no kernel of our own computes it; empty if one does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

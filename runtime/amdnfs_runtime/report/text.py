@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from amdnfs_runtime.report.amounts import amount, count, layer_range, milliseconds, share
+from amdnfs_runtime.report.amounts import amount, count, counted, layer_range, milliseconds, share
 from amdnfs_runtime.report.compare import Comparison, OperationChange
 from amdnfs_runtime.report.executed_text import executed_text
 from amdnfs_runtime.report.kernels import KernelReport
@@ -19,6 +19,12 @@ from amdnfs_runtime.report.tables import plain_table
 _FLOOR_NOTE = (
     "Floors come from peaks of data sheets. They are no measured times and no estimates; nobody has run the hip "
     "programs on AMD hardware."
+)
+
+
+WAVES_NOTE = (
+    "Waves that are no whole number are an average: the SIMDs of a compute unit share whole workgroups, so one of them "
+    "may hold a wave more than another."
 )
 
 
@@ -52,8 +58,12 @@ def _target(target: TargetReport, with_dispatches: bool) -> Iterator[RenderableT
         for entry in target.entries:
             yield Text("")
             yield _dispatches(entry, target)
+        if any((kernel.waves_per_simd or 0) % 1 for kernel in target.kernels.values()):
+            yield Text(WAVES_NOTE)
     yield Text("")
     yield _ledger(target)
+    for reason, rows in _without_kernel(target).items():
+        yield Text(f"  no kernel of our own: {rows}: {reason}")
     for miss in target.ledger.near_misses:
         yield Text(f"  refused by {miss.pass_name}, {miss.count} time(s): {miss.reason}")
     yield Text("")
@@ -73,11 +83,11 @@ def _entries(target: TargetReport) -> Table:
             entry.name,
             str(entry.num_dispatches),
             count(round(entry.dispatches_per_layer, 2)),
-            amount(entry.flops, ""),
+            counted(amount(entry.flops, ""), is_all=entry.is_counted),
             share(entry.matrix_share),
-            amount(entry.num_bytes, "B"),
+            counted(amount(entry.num_bytes, "B"), is_all=entry.is_counted),
             amount(entry.least_bytes, "B"),
-            f"{entry.num_bytes / entry.least_bytes:.2f}",
+            counted(f"{entry.num_bytes / entry.least_bytes:.2f}", is_all=entry.is_counted),
             amount(entry.weight_bytes, "B"),
         )
     return table
@@ -102,8 +112,8 @@ def _dispatches(entry: EntryReport, target: TargetReport) -> Table:
             f"{group.op[:40]} ({group.kind})" if group.op != group.kind else group.op,
             layer_range(group.layers) or group.part,
             str(group.count),
-            amount(group.flops * group.count, "") if group.flops else "0",
-            amount(group.num_bytes * group.count, "B"),
+            counted(amount(group.flops * group.count, "") if group.flops else "0", is_all=not group.unknown),
+            counted(amount(group.num_bytes * group.count, "B"), is_all=not group.unknown),
             *_kernel_cells(kernel),
         )
     return table
@@ -132,6 +142,16 @@ def _ledger(target: TargetReport) -> Table:
     for (op, layers, taken_by), entries in rows.items():
         table.add_row(f"{op[:48]} ({', '.join(entries)})", layers, taken_by)
     return table
+
+
+def _without_kernel(target: TargetReport) -> dict[str, str]:
+    """For each reason the operations, with their layers, that no kernel of ours computes for it."""
+    found: dict[str, dict[str, None]] = {}
+    for row in target.ledger.rows:
+        if row.why_not_ours:
+            layers = f" ({layer_range(row.layers)})" if row.layers else ""
+            found.setdefault(row.why_not_ours, {})[f"{row.op}{layers}"] = None
+    return {reason: ", ".join(names) for reason, names in found.items()}
 
 
 def comparison_text(comparison: Comparison) -> RenderableType:
