@@ -66,26 +66,26 @@ class CompileOptions:
         """Validates ranges.
 
         Raises:
-            UsageError: Naming the field, its value and what is allowed.
+            UsageError: Naming the option as one types it, its value and what is allowed.
         """
         if self.quantize is Quantize.NONE and (self.group_size is not GroupSize.AUTO or self.zero_points):
-            name = "zero_points" if self.zero_points else f"group_size={self.group_size}"
-            raise UsageError(f"{name}: there is nothing to quantise; add quantize, e.g. --quantize int4")
+            name = "--zero-points" if self.zero_points else f"--group-size {self.group_size}"
+            raise UsageError(f"{name}: there is nothing to quantise; add e.g. --quantize int4")
         _ = self.scheme
         if self.page_tokens not in (16, 32, 64):
-            raise UsageError(f"page_tokens={self.page_tokens}: allowed are 16, 32 and 64")
+            raise UsageError(f"--page-tokens {self.page_tokens}: allowed are 16, 32 and 64")
         for name, sizes, least, most in (
-            ("prefill_chunks", self.prefill_chunks, 2, 8192),
-            ("decode_batches", self.decode_batches, 1, 1024),
+            ("--prefill-chunks", self.prefill_chunks, 2, 8192),
+            ("--decode-batches", self.decode_batches, 1, 1024),
         ):
             if not sizes or list(sizes) != sorted(set(sizes)) or not all(least <= size <= most for size in sizes):
-                raise UsageError(f"{name}={','.join(map(str, sizes))}: give growing sizes from {least} to {most}")
+                raise UsageError(f"{name} {','.join(map(str, sizes))}: give growing sizes from {least} to {most}")
         if not 0 <= self.speculate <= MOST_GUESSES:
-            raise UsageError(f"speculate={self.speculate}: must be from 0 to {MOST_GUESSES}")
+            raise UsageError(f"--speculate {self.speculate}: must be from 0 to {MOST_GUESSES}")
         if self.context_tokens is not None and self.context_tokens < 1:
-            raise UsageError(f"context_tokens={self.context_tokens}: must be at least 1")
+            raise UsageError(f"--context {self.context_tokens}: must be at least 1")
         if self.jobs < 1:
-            raise UsageError(f"jobs={self.jobs}: must be at least 1")
+            raise UsageError(f"--jobs {self.jobs}: must be at least 1")
 
     @property
     def scheme(self) -> Scheme | None:

@@ -160,7 +160,7 @@ def plan_compile(model: str, targets: Iterable[str], options: CompileOptions) ->
     if not context:
         raise UsageError(f"{model} does not say how long its context is; add --context TOKENS")
     if context < _LEAST_CONTEXT:
-        raise UsageError(f"a context of {context} tokens is too short: it must hold a prompt and one more token")
+        raise UsageError(f"--context {context}: too short, it must hold a prompt and one more token")
     if limit and context > limit:
         raise UsageError(f"--context {context}: the model's own limit is {limit} tokens")
     return CompilePlan(

@@ -79,10 +79,13 @@ class Scheme:
         allowed = _ALLOWED[self.quantize]
         if self.group_size not in (GroupSize.AUTO, *allowed):
             raise UsageError(
-                f"group_size={self.group_size}: quantize={self.quantize} has {', '.join(allowed)}, default {allowed[0]}"
+                f"--group-size {self.group_size}: --quantize {self.quantize} has {', '.join(allowed)}, "
+                f"default {allowed[0]}"
             )
         if self.zero_points and self.quantize not in _WITH_ZEROS:
-            raise UsageError(f"zero_points: only quantize={' and '.join(_WITH_ZEROS)} have them, not {self.quantize}")
+            raise UsageError(
+                f"--zero-points: only --quantize {' and '.join(_WITH_ZEROS)} have them, not {self.quantize}"
+            )
 
     def layout(self, scale: ScaleType, fp8_format: Fp8Format | None = None) -> QuantizedLayout:
         """The layout of the weights.

@@ -117,12 +117,12 @@ def test_no_command_at_all(run_cli: RunCli) -> None:
         (["amdnfs-compile"], "Missing argument 'MODEL'"),
         (["amdnfs-compile", "MODEL"], "error: no target given; name at least one, e.g. --target gfx942"),
         (["amdnfs-compile", "MODEL", "--target", "gfx941"], "did you mean gfx942 (mi300x)?"),
-        (["amdnfs-compile", "MODEL", "--target", "cpu", "--page-tokens", "17"], "error: page_tokens=17: allowed are"),
-        (["amdnfs-compile", "MODEL", "--target", "cpu", "--jobs", "0"], "error: jobs=0: must be at least 1"),
+        (["amdnfs-compile", "MODEL", "--target", "cpu", "--page-tokens", "17"], "error: --page-tokens 17: allowed are"),
+        (["amdnfs-compile", "MODEL", "--target", "cpu", "--jobs", "0"], "error: --jobs 0: must be at least 1"),
         (["amdnfs-compile", "MODEL", "--target", "cpu", "--dtype", "f8"], "'f8' is not one of 'auto', 'f32'"),
         (
             ["amdnfs-compile", "MODEL", "--target", "cpu", "--quantize", "w8a8", "--group-size", "32"],
-            "error: group_size=32: quantize=w8a8 has channel, default channel",
+            "error: --group-size 32: --quantize w8a8 has channel, default channel",
         ),
         (
             ["amdnfs-compile", "MODEL", "--target", "cpu", "--prefill-chunks", "a"],
@@ -130,7 +130,7 @@ def test_no_command_at_all(run_cli: RunCli) -> None:
         ),
         (
             ["amdnfs-compile", "MODEL", "--target", "cpu", "--decode-batches", "4,1"],
-            "error: decode_batches=4,1: give growing sizes from 1 to 1024",
+            "error: --decode-batches 4,1: give growing sizes from 1 to 1024",
         ),
         (
             ["amdnfs-compile", "MODEL", "--target", "cpu", "--context", "999"],

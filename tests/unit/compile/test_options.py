@@ -13,16 +13,16 @@ from amdnfs_compile import CompileOptions, Dtype
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"page_tokens": 17}, "page_tokens=17: allowed are 16, 32 and 64"),
-        ({"prefill_chunks": ()}, "prefill_chunks=: give growing sizes from 2 to 8192"),
-        ({"prefill_chunks": (1, 16)}, "prefill_chunks=1,16: give growing sizes from 2 to 8192"),
-        ({"prefill_chunks": (16, 16)}, "prefill_chunks=16,16: give growing sizes from 2 to 8192"),
-        ({"speculate": 16}, "speculate=16: must be from 0 to 15"),
-        ({"speculate": -1}, "speculate=-1: must be from 0 to 15"),
-        ({"decode_batches": (4, 1)}, "decode_batches=4,1: give growing sizes from 1 to 1024"),
-        ({"decode_batches": (0,)}, "decode_batches=0: give growing sizes from 1 to 1024"),
-        ({"context_tokens": 0}, "context_tokens=0: must be at least 1"),
-        ({"jobs": 0}, "jobs=0: must be at least 1"),
+        ({"page_tokens": 17}, "--page-tokens 17: allowed are 16, 32 and 64"),
+        ({"prefill_chunks": ()}, "--prefill-chunks : give growing sizes from 2 to 8192"),
+        ({"prefill_chunks": (1, 16)}, "--prefill-chunks 1,16: give growing sizes from 2 to 8192"),
+        ({"prefill_chunks": (16, 16)}, "--prefill-chunks 16,16: give growing sizes from 2 to 8192"),
+        ({"speculate": 16}, "--speculate 16: must be from 0 to 15"),
+        ({"speculate": -1}, "--speculate -1: must be from 0 to 15"),
+        ({"decode_batches": (4, 1)}, "--decode-batches 4,1: give growing sizes from 1 to 1024"),
+        ({"decode_batches": (0,)}, "--decode-batches 0: give growing sizes from 1 to 1024"),
+        ({"context_tokens": 0}, "--context 0: must be at least 1"),
+        ({"jobs": 0}, "--jobs 0: must be at least 1"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

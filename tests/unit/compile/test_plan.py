@@ -146,7 +146,7 @@ def test_rotary_tables_that_change_with_the_length(fresh_twin: Path, rope_type: 
 
 def test_a_context_too_short_for_anything(twin: Path) -> None:
     assert refusal(UsageError, lambda: plan(twin, context_tokens=1)) == (
-        "a context of 1 tokens is too short: it must hold a prompt and one more token"
+        "--context 1: too short, it must hold a prompt and one more token"
     )
 
 

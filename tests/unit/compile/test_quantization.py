@@ -44,24 +44,24 @@ def place(folder: Path, options: CompileOptions, output: Path) -> tuple[list[str
     [
         (
             {"group_size": GroupSize.G64},
-            "group_size=64: there is nothing to quantise; add quantize, e.g. --quantize int4",
+            "--group-size 64: there is nothing to quantise; add e.g. --quantize int4",
         ),
-        ({"zero_points": True}, "zero_points: there is nothing to quantise; add quantize, e.g. --quantize int4"),
+        ({"zero_points": True}, "--zero-points: there is nothing to quantise; add e.g. --quantize int4"),
         (
             {"quantize": Quantize.INT4, "group_size": GroupSize.TENSOR},
-            "group_size=tensor: quantize=int4 has 128, 32, 64, channel, default 128",
+            "--group-size tensor: --quantize int4 has 128, 32, 64, channel, default 128",
         ),
         (
             {"quantize": Quantize.FP8, "group_size": GroupSize.G128},
-            "group_size=128: quantize=fp8 has channel, tensor, default channel",
+            "--group-size 128: --quantize fp8 has channel, tensor, default channel",
         ),
         (
             {"quantize": Quantize.W8A8, "group_size": GroupSize.G32},
-            "group_size=32: quantize=w8a8 has channel, default channel",
+            "--group-size 32: --quantize w8a8 has channel, default channel",
         ),
         (
             {"quantize": Quantize.W8A8, "zero_points": True},
-            "zero_points: only quantize=int8 and int4 have them, not w8a8",
+            "--zero-points: only --quantize int8 and int4 have them, not w8a8",
         ),
     ],
 )
