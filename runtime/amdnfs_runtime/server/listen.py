@@ -32,6 +32,7 @@ _LAST_ANSWERS_S = 5
 _KEEP_ALIVE_S = 30
 _POLL_S = 0.02
 _BACKLOG = 2048
+_READER_POLL_S = 0.01
 _SPARE_CONNECTIONS = 16  # over the limit, to be told so
 
 Stop = Callable[[str], None]
@@ -124,11 +125,12 @@ def run_server(service: Service, sock: socket.socket, on_ready: Callable[[Stop],
 
 
 class _Protocol(H11Protocol):
-    """Ends connections that are too many, or whose head does not come."""
+    """Ends connections that are too many, or whose head does not come; goes on with a stream that is still read."""
 
     read_timeout_s = 0.0
     max_connections = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -145,7 +147,35 @@ class _Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()  # it would keep what is left of the connection
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keeps a connection open, if a client that sends no more gets a stream: it may still read.
+
+        Before an answer has begun, a client that closes one side looks like one that has gone: only what is sent shows
+        which it is. As most have gone, all are taken for it, and their pages are free at once.
+        """
+        is_answered = self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete
+        if not is_answered or self.scheme == "https":  # asyncio closes TLS either way
+            return False
+        self._watch_reader()
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._reader_timer is not None and self._is_between_requests():
+            self.transport.close()
+
+    def _watch_reader(self) -> None:
+        """Looks whether a client that sends no more has refused what was sent; asyncio sees it with the next event."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self.transport.abort()
+            return
+        self._reader_timer = self.loop.call_later(_READER_POLL_S, self._watch_reader)
 
     def _watch_head(self) -> None:
         """Times a head from its first byte, or from the beginning of the connection, to its end.

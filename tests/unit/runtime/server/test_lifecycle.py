@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -55,9 +58,55 @@ def test_a_client_that_leaves_ends_all_its_samples() -> None:
         assert 'amdnfs_samples_total{finish_reason="cancelled"} 6.0' in server.client.get("/metrics").text
 
 
-def test_a_client_that_leaves_before_its_body_came() -> None:
-    import socket
+@contextmanager
+def half_closed(server: Running, **body: Any) -> Iterator[socket.socket]:
+    """A client that has the begin of a stream, and sends no more."""
+    data = json.dumps({"prompt": "a", "temperature": 0, "ignore_eos": True, "stream": True, **body}).encode()
+    head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(server.address) as connection:
+        connection.settimeout(20)
+        connection.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        connection.shutdown(socket.SHUT_WR)
+        yield connection
 
+
+def test_a_client_that_only_sends_no_more_gets_its_whole_stream() -> None:
+    with running(SlowProgram(delay_s=0.005)) as server, half_closed(server, max_tokens=60) as connection:
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+        assert b'"finish_reason":"length"' in answer
+        assert answer.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
+        assert server.engine.stats().totals.num_cancelled == 0
+
+
+def test_a_client_that_sends_no_more_and_then_leaves_frees_its_pages() -> None:
+    with running(SlowProgram(delay_s=0.02)) as server:
+        with half_closed(server, max_tokens=380) as connection:
+            connection.recv(4096)
+        num_tokens = server.engine.counters.num_generated_tokens
+        server.until_idle()
+        assert server.engine.stats().totals.num_cancelled == 1
+        # One event shows that nobody reads, and the step that runs then is the last.
+        assert server.engine.counters.num_generated_tokens - num_tokens < 20
+
+
+def test_a_client_that_closes_before_its_answer_begins_has_left() -> None:
+    with running(SlowProgram(delay_s=0.02)) as server:
+        data = b'{"prompt": "a", "max_tokens": 380, "ignore_eos": true}'
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(server.address) as connection:
+            connection.settimeout(20)
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(data) + data)
+            until(lambda: server.engine.num_running == 1)
+            connection.shutdown(socket.SHUT_WR)
+            assert connection.recv(4096) == b""
+        server.until_idle()
+        assert server.engine.stats().totals.num_cancelled == 1
+
+
+def test_a_client_that_leaves_before_its_body_came() -> None:
     with running() as server:
         with socket.create_connection(server.address) as connection:
             connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n")
