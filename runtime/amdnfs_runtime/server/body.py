@@ -5,6 +5,8 @@ bytes -> UTF-8 -> JSON, with bounds on depth and numbers -> a model of `fields`
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -23,6 +25,14 @@ MOST_PARTS = 100_000
 
 _LONGEST_SHOWN = 80
 _SHAPES = {"prompt": "must be a text, a list of texts, a list of token ids, or a list of lists of token ids"}
+_WORDS = (
+    (re.compile(r" or instance of \w+"), ""),
+    (re.compile(r" after validation, not \d+$"), ""),
+    (re.compile(r"\bdictionary\b", re.IGNORECASE), "object"),
+    (re.compile(r"\bTrue\b"), "true"),
+    (re.compile(r"\bFalse\b"), "false"),
+    (re.compile(r"\bNone\b"), "null"),
+)
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -103,19 +113,27 @@ def _field_error(error: ValidationError) -> ApiError:
         return bad_request(f"unknown parameter: {name}", name, "unknown_parameter")
     if problem["type"] == "missing":
         return bad_request(f"missing parameter: {name}", name, "missing_parameter")
-    field, message, given = problem["loc"][0], problem["msg"], problem["input"]
+    field, message, given = problem["loc"][0], _words(problem), problem["input"]
     alternatives = {item["loc"][1:2] for item in problems if item["loc"][0] == field}
     if field in _SHAPES and len(alternatives) > 1:
         name, message = str(field), _SHAPES[str(field)]
         given = next(item["input"] for item in problems if item["loc"][0] == field)
     elif len(alternatives) > 1 and len(problem["loc"]) == 2:
-        message = "; or ".join(sorted({item["msg"] for item in problems if item["loc"][0] == field}))
+        message = "; or ".join(sorted({_words(item) for item in problems if item["loc"][0] == field}))
     if problem["type"] == "none_required" and len(alternatives) == 1:
-        message = "it is not supported; leave it out"
-    shown = repr(given)
+        return bad_request(f"{name} is not supported; leave it out", name, "not_supported")
+    shown = json.dumps(given, ensure_ascii=False)
     if len(shown) > _LONGEST_SHOWN:
         shown = shown[:_LONGEST_SHOWN] + "..."
     return bad_request(f"{name}: {message}, not {shown}", name, "invalid_value")
+
+
+def _words(problem: ErrorDetails) -> str:
+    """What pydantic says, in the words of JSON and without the names of our classes."""
+    message = problem["msg"]
+    for pattern, text in _WORDS:
+        message = pattern.sub(text, message)
+    return message
 
 
 def _weight(problem: ErrorDetails) -> tuple[bool, bool, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any
 
 from amdnfs_runtime.errors import UsageError
@@ -15,6 +16,7 @@ from amdnfs_runtime.server.fields import SamplingFields
 from amdnfs_runtime.structure import Structure, StructureKind
 
 _FORMATS = ("text", "json_object", "json_schema")
+_WRAPPER = ("name", "description", "schema", "strict")
 _OUTPUTS = ("json", "regex", "choice", "grammar", "json_object")
 _SOURCES = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
 
@@ -38,7 +40,7 @@ def structure_of_format(value: Mapping[str, Any], name: str) -> Structure | None
     """The structure of `text.format` of a response, whose schema stands beside its type."""
     value = dict(value)
     if value.get("type") == "json_schema":
-        value = {"type": "json_schema", "json_schema": value}
+        value = {"type": value.pop("type"), "json_schema": value}
     return checked(name, lambda: _from_format(value))
 
 
@@ -58,16 +60,25 @@ def checked(name: str, read: Callable[[], Structure | None]) -> Structure | None
 def _from_format(value: Mapping[str, Any]) -> Structure | None:
     kind = value.get("type")
     if kind not in _FORMATS:
-        raise UsageError(f"the type must be one of {', '.join(_FORMATS)}, not {kind!r:.80}")
+        raise UsageError(f"the type must be one of {', '.join(_FORMATS)}, not {json.dumps(kind):.80}")
+    _check_keys(value, ("type", "json_schema") if kind == "json_schema" else ("type",))
     if kind == "text":
         return None
     if kind == "json_object":
         return Structure(kind=StructureKind.JSON_OBJECT)
     wrapper = value.get("json_schema")
     schema = wrapper.get("schema") if isinstance(wrapper, dict) else None
-    if not isinstance(schema, dict):
+    if not isinstance(wrapper, dict) or not isinstance(schema, dict):
         raise UsageError("json_schema must be an object with a name and a schema, which is an object, too")
+    _check_keys(wrapper, _WRAPPER)
+    if not isinstance(wrapper.get("strict"), (bool, NoneType)):
+        raise UsageError(f"strict must be true or false, not {json.dumps(wrapper['strict']):.80}")
     return Structure.json_schema(schema)
+
+
+def _check_keys(given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        raise UsageError(f"{unknown[0]!r:.80} is not known; known are {', '.join(known)}")
 
 
 def _from_outputs(value: Mapping[str, Any]) -> Structure | None:

@@ -42,7 +42,7 @@ def template_items(
         elif isinstance(item, InputCallOutput):
             messages.append({"role": "tool", "content": _text(item.output), "tool_call_id": item.call_id})
         else:
-            call = _call(item.call_id, item.name, item.arguments)
+            call = _call(item.call_id, item.name, item.arguments, "input")
             if messages and messages[-1]["role"] == "assistant":
                 messages[-1].setdefault("tool_calls", []).append(call)
             else:
@@ -75,18 +75,18 @@ def _message(message: Message, template_text: str) -> dict[str, Any]:
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
-    return _call(call.id, call.function.name, call.function.arguments)
+    return _call(call.id, call.function.name, call.function.arguments, "messages")
 
 
-def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
+def _call(call_id: str, name: str, arguments: str, param: str) -> dict[str, Any]:
     try:
         values = strict_json.loads(arguments or "{}")
     except (ValueError, RecursionError) as error:
         raise bad_request(
-            f"the arguments of the call {call_id!r:.80} are no JSON: {error}", "messages", "invalid_value"
+            f"the arguments of the call {call_id!r:.80} are no JSON: {error}", param, "invalid_value"
         ) from error
     if not isinstance(values, dict):
-        raise bad_request(f"the arguments of the call {call_id!r:.80} are no JSON object", "messages", "invalid_value")
+        raise bad_request(f"the arguments of the call {call_id!r:.80} are no JSON object", param, "invalid_value")
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": values}}
 
 

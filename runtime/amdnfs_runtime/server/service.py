@@ -241,6 +241,9 @@ class Service:
         """
         if len(prompts) * options.get("n", 1) > MOST_SAMPLES_A_REQUEST:
             raise bad_request(f"prompts times n must be at most {MOST_SAMPLES_A_REQUEST}", "n")
+        if not all(prompts):
+            name = (names or {}).get("prompt", "prompt")
+            raise bad_request(f"{name}: the prompt is empty; give at least one character", name, "invalid_value")
         run = Run(self.metrics, options.get("n", 1))
         try:
             requests = []
@@ -317,6 +320,6 @@ def _bias(given: Mapping[str, float]) -> dict[int, float]:
     bias = {}
     for key, value in given.items():
         if not (key.isascii() and key.isdigit() and len(key) <= len(str(2**31))):
-            raise bad_request(f"logit_bias: the keys are token ids, not {key!r:.80}", "logit_bias")
+            raise bad_request(f"logit_bias: the keys are token ids, not {key!r:.80}", "logit_bias", "invalid_value")
         bias[int(key)] = value
     return bias

@@ -82,10 +82,17 @@ class TokenTexts:
         lists = {
             "tokens": tokens,
             "token_logprobs": [_number(entry.logprob) for entry in entries],
-            "top_logprobs": [{self.text(token): _number(logprob) for token, logprob in entry.top} for entry in entries],
+            "top_logprobs": [self._likely(entry) for entry in entries],
             "text_offset": offsets,
         }
         return lists, offset
+
+    def _likely(self, entry: TokenLogprob) -> dict[str, float]:
+        """The most likely tokens by their text, and the chosen one; of tokens with one text the likeliest."""
+        likely: dict[str, float] = {}
+        for token_id, logprob in (*entry.top, (entry.token_id, entry.logprob)):
+            likely.setdefault(self.text(token_id), _number(logprob))
+        return likely
 
     def _one(self, token_id: int, logprob: float) -> dict[str, Any]:
         text, data = self._look_up(token_id)

@@ -26,14 +26,14 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
         (COMPLETIONS, {"prompt": "a", "zorg": 1}, "zorg", "unknown parameter: zorg"),
         (COMPLETIONS, {}, "prompt", "missing parameter: prompt"),
         (COMPLETIONS, {"prompt": 4}, "prompt", "prompt: must be a text, a list of texts, a list of token ids, or"),
-        (COMPLETIONS, {"prompt": [1, "a"]}, "prompt", "or a list of lists of token ids, not [1, 'a']"),
+        (COMPLETIONS, {"prompt": [1, "a"]}, "prompt", 'or a list of lists of token ids, not [1, "a"]'),
         (COMPLETIONS, {"prompt": []}, "prompt", "prompt: must be a text"),
         (COMPLETIONS, {"prompt": ""}, "prompt", "the prompt is empty and the model has no begin token"),
         (COMPLETIONS, {"prompt": [99]}, "prompt", "prompt token ids must be from 0 to 39"),
         (COMPLETIONS, {"prompt": [99], "echo": True}, "prompt", "prompt: token ids are from 0 to 39, not 99"),
         (COMPLETIONS, {"prompt": "a", "temperature": -1}, "temperature", "greater than or equal to 0, not -1"),
-        (COMPLETIONS, {"prompt": "a", "temperature": "1"}, "temperature", "should be a valid number, not '1'"),
-        (COMPLETIONS, {"prompt": "a", "temperature": True}, "temperature", "should be a valid number, not True"),
+        (COMPLETIONS, {"prompt": "a", "temperature": "1"}, "temperature", 'should be a valid number, not "1"'),
+        (COMPLETIONS, {"prompt": "a", "temperature": True}, "temperature", "should be a valid number, not true"),
         (COMPLETIONS, {"prompt": "a", "top_p": 0}, "top_p", "greater than 0, not 0"),
         (COMPLETIONS, {"prompt": "a", "max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         (COMPLETIONS, {"prompt": "a", "max_tokens": 10**30}, "max_tokens", "max_tokens: "),
@@ -74,7 +74,34 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
             "guided_json",
             "guided_json: the text is no JSON: a number has more than 4300 digits",
         ),
-        (CHAT, {"messages": []}, "messages", "at least 1 item"),
+        (COMPLETIONS, {"prompt": "a", "stream_options": []}, "stream_options", "should be a valid object, not []"),
+        (
+            COMPLETIONS,
+            {"prompt": "a", "response_format": {"type": "text", "zorg": 1}},
+            "response_format",
+            "'zorg' is not",
+        ),
+        (
+            COMPLETIONS,
+            {"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"schema": {}, "zorg": 1}}},
+            "response_format",
+            "'zorg' is not known; known are name, description, schema, strict",
+        ),
+        (
+            COMPLETIONS,
+            {"prompt": "a", "response_format": {"type": "json_schema", "json_schema": {"schema": {}, "strict": 1}}},
+            "response_format",
+            "strict must be true or false, not 1",
+        ),
+        (CHAT, {"messages": []}, "messages", "at least 1 item, not []"),
+        (CHAT, {"messages": [1]}, "messages[0]", "messages[0]: Input should be a valid object, not 1"),
+        (RESPONSES, {"input": "a", "background": True}, "background", "background: Input should be false, not true"),
+        (
+            RESPONSES,
+            {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "1e999"}]},
+            "input",
+            "the arguments of the call 'c' are no JSON: the number 1e999 is too large",
+        ),
         (CHAT, {"messages": [{"role": "u"}]}, "messages[0].role", "should be 'system', 'developer'"),
         (CHAT, {"messages": [{"content": "x"}]}, "messages[0].role", "missing parameter: messages[0].role"),
         (CHAT, {"messages": [USER, {**USER, "x": 1}]}, "messages[1].x", "unknown parameter: messages[1].x"),
@@ -82,7 +109,7 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
             CHAT,
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             "messages[0].content[0].type",
-            "should be 'text', not 'image_url'",
+            "should be 'text', not \"image_url\"",
         ),
         (
             CHAT,
@@ -138,7 +165,7 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
             RESPONSES,
             {"input": "a", "previous_response_id": "resp_1"},
             "previous_response_id",
-            "it is not supported; leave it out",
+            "previous_response_id is not supported; leave it out",
         ),
         (RESPONSES, {"input": "a", "n": 2}, "n", "unknown parameter: n"),
         (RESPONSES, {"input": [{"type": "zorg"}]}, "input[0]", "type should be 'message', 'function_call' or"),
@@ -305,3 +332,14 @@ def test_no_body_makes_an_internal_error(server: Running, case: tuple[str, bytes
     assert response.status_code in (200, 400, 404), response.text
     if response.status_code != 200:
         refusal(response, response.status_code)
+
+
+def test_a_chat_that_the_template_makes_nothing_of() -> None:
+    with running(template="{{ messages[0].content }}") as server:
+        for path, body in ((CHAT, {"messages": [{"role": "user"}]}), (RESPONSES, {"input": ""})):
+            error = refusal(server.post(path, **body), 400)
+            (param,) = body
+            assert (error["param"], error["message"]) == (
+                param,
+                f"{param}: the prompt is empty; give at least one character",
+            )
