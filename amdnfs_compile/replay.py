@@ -1,4 +1,4 @@
-"""What a comparison feeds to a program: prefill whole and in chunks, decode over page borders, reuse of pages, a batch.
+"""What a comparison feeds to a program: prefill whole and in chunks, decode, reuse of pages, a batch, guessed tokens.
 
 A replay is the same for every program of a bundle, so that two programs can be compared with each other, call by call.
 It knows nothing of references and tolerances; see `verify.py`.
@@ -58,7 +58,15 @@ def _shared_tokens(page_tokens: int, num_tokens: int) -> int:
     return half if half < num_tokens else 0
 
 
-def replay(steps: Steps, manifest: Manifest, target: str, texts: IntArray) -> Iterator[Observation]:
+def num_checked_tokens(manifest: Manifest, target: str) -> int:
+    """Tokens that a target's programs for guesses check for each request; 0 if it has none."""
+    points = manifest.targets[target].entry_points
+    return max((point.tokens for point in points if point.kind == "verify"), default=0)
+
+
+def replay(
+    steps: Steps, manifest: Manifest, target: str, texts: IntArray, *, one_by_one: int | None = None
+) -> Iterator[Observation]:
     """Uses a program in every way that serving does.
 
     Args:
@@ -66,6 +74,8 @@ def replay(steps: Steps, manifest: Manifest, target: str, texts: IntArray) -> It
         manifest: Of the bundle.
         target: Whose entry points the program has.
         texts: From `make_texts`.
+        one_by_one: Decode the tokens that another program checks as guesses, so many a request, one by one, instead of
+            using this one's programs for guesses; 0 for none.
 
     Raises:
         ArtifactError: If the device fails.
@@ -75,6 +85,10 @@ def replay(steps: Steps, manifest: Manifest, target: str, texts: IntArray) -> It
         found = way()
         if found is not None:
             yield found
+    if one_by_one is None:
+        yield from player.guesses()
+    elif one_by_one:
+        yield player.guesses_one_by_one(one_by_one)
 
 
 def num_pages(manifest: Manifest, num_tokens: int) -> int:
@@ -89,6 +103,7 @@ class _Player:
         points = manifest.targets[target].entry_points
         self._chunks = sorted((point.tokens, point.name) for point in points if point.kind == "prefill")
         self._batches = sorted((point.batch, point.name) for point in points if point.kind == "decode")
+        self._checks = sorted((point.batch, point.tokens, point.name) for point in points if point.kind == "verify")
         self._steps, self._texts, self._page_tokens = steps, texts, manifest.page_tokens
         self._length = texts.shape[1]
         each = -(-self._length // self._page_tokens)
@@ -131,14 +146,71 @@ class _Player:
         logits = [row for rows in steps for row in self._decode(rows)]
         return _observe("batch of different lengths", [row for rows in steps for row in rows], logits)
 
-    def _prefill(self, text: int, begin: int, end: int) -> npt.NDArray[np.float32]:
-        """Logits after token `end - 1`; the tokens before `begin` are in the cache."""
+    def guesses(self) -> Iterator[Observation]:
+        """For each program for guesses: the next tokens of three texts at once, and the token after these."""
+        for batch, size, name in self._checks:
+            spans = self._spans(size)
+            rows, logits = [], []
+            for begin in range(0, len(spans), batch):
+                part = spans[begin : begin + batch]
+                for text, start, _ in part:
+                    self._forget_after(text, start)
+                found = self._check(name, batch, size, part)
+                for (text, start, count), checked in zip(part, found, strict=True):
+                    rows += _rows(text, start, count)
+                    logits += [*checked[:count], *self._decode([(text, start + count)])]
+            yield _observe(f"guessed tokens, {name}", rows, logits)
+
+    def guesses_one_by_one(self, size: int) -> Observation:
+        """The same tokens, decoded one by one."""
+        rows: list[tuple[int, int]] = []
+        logits: list[npt.NDArray[np.float32]] = []
+        for text, start, count in self._spans(size):
+            self._forget_after(text, start)
+            rows += _rows(text, start, count)
+            logits += [self._decode([row])[0] for row in _rows(text, start, count)]
+        return _observe("guessed tokens, one by one", rows, logits)
+
+    def _spans(self, size: int) -> list[tuple[int, int, int]]:
+        """Text, first position and number of tokens to check: over a page border, fewer than all, and at the end."""
+        last = self._length - size - 1
+        starts = [self._page_tokens - size // 2 - 1, self._length // 2, last]
+        counts = [size, max(1, size - 1), size]
+        return [(text, max(1, min(start, last)), counts[text]) for text, start in enumerate(starts)]
+
+    def _forget_after(self, text: int, start: int) -> None:
+        """Fills the text's pages with another text, then with its own up to `start`: what lies there is not used."""
+        self._prefill(text, 0, self._length, of=(text + 1) % NUM_TEXTS)
+        self._prefill(text, 0, start)
+
+    def _check(
+        self, name: str, batch: int, size: int, spans: Sequence[tuple[int, int, int]]
+    ) -> npt.NDArray[np.float32]:
+        """Logits `[spans, size, vocab]` of a program for guesses; unused rows come first, as in `_decode`."""
+        width = -(-max(start + count for _, start, count in spans) // self._page_tokens)
+        tokens, table = np.zeros((batch, size), np.int64), np.zeros((batch, width), np.int32)
+        begins, valid = [0] * batch, [0] * batch
+        for index, (text, start, count) in enumerate(spans, start=batch - len(spans)):
+            tokens[index, :count] = self._texts[text, start : start + count]
+            table[index], begins[index], valid[index] = self._pages[text][:width], start, count
+        return self._call(name, tokens, begins, valid, table)[batch - len(spans) :]
+
+    def _prefill(self, text: int, begin: int, end: int, of: int | None = None) -> npt.NDArray[np.float32]:
+        """Logits after token `end - 1` on the pages of `text`; the tokens before `begin` are in the cache.
+
+        Args:
+            text: Whose pages.
+            begin: First token.
+            end: Behind the last token.
+            of: Text whose tokens are taken; by default the same.
+        """
+        source = text if of is None else of
         row = np.zeros(0, np.float32)
         while begin < end:
             size, name = next((item for item in self._chunks if item[0] >= end - begin), self._chunks[-1])
             count = min(size, end - begin)
             tokens = np.zeros((1, size), np.int64)
-            tokens[0, :count] = self._texts[text, begin : begin + count]
+            tokens[0, :count] = self._texts[source, begin : begin + count]
             width = -(-(begin + count) // self._page_tokens)
             row = self._call(name, tokens, [begin], [count], self._pages[text][None, :width])[0]
             begin += count
@@ -166,6 +238,11 @@ class _Player:
     ) -> npt.NDArray[np.float32]:
         arguments = tokens, np.array(start, np.int64), np.array(valid, np.int64), np.ascontiguousarray(table, np.int32)
         return self._steps.step(name, arguments)[1]
+
+
+def _rows(text: int, start: int, count: int) -> list[tuple[int, int]]:
+    """The checked tokens of a text, and the one after them, which finds what the check left in the cache."""
+    return [(text, start + offset) for offset in range(count + 1)]
 
 
 def _observe(name: str, rows: Sequence[tuple[int, int]], logits: Sequence[npt.NDArray[np.float32]]) -> Observation:

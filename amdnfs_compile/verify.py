@@ -22,7 +22,7 @@ from amdnfs_runtime.execution import EmulatedSteps, Emulation, LocalSteps, Steps
 from amdnfs_targets.aliases import ALIASES
 from amdnfs_targets.quantized_layout import Activations
 
-from amdnfs_compile.replay import Observation, make_texts, num_pages, replay
+from amdnfs_compile.replay import Observation, make_texts, num_checked_tokens, num_pages, replay
 
 TOLERANCE = {"f32": 2e-4, "f16": 2e-2, "bf16": 1.2e-1}
 """Largest allowed difference of logits, as a share of the largest reference logit.
@@ -74,7 +74,7 @@ def verify_bundle(
     emulation: Emulation | None = None,
     with_cpu: bool = False,
 ) -> list[Check]:
-    """Runs prefill in one go and in chunks, decode over page borders, reuse of pages, and a batch.
+    """Runs prefill in one go and in chunks, decode over page borders, reuse of pages, a batch, and guessed tokens.
 
     Args:
         bundle: The bundle.
@@ -96,6 +96,9 @@ def verify_bundle(
     length = num_tokens or 2 * manifest.page_tokens + manifest.page_tokens // 2
     if length > manifest.model.context_tokens:
         raise UsageError(f"{length} tokens do not fit the context of {manifest.model.context_tokens}")
+    checked = num_checked_tokens(manifest, name)
+    if checked and length < checked + 2:
+        raise UsageError(f"{length} tokens are too few to check {checked - 1} guesses: {checked + 2} are the least")
     if model is None and not with_cpu:
         raise UsageError("nothing to compare with: give the model's folder, or compare with the CPU program")
     texts = make_texts(manifest, length, seed)
@@ -111,8 +114,8 @@ def verify_bundle(
         wanted = [np.stack([reference[row] for row in item.rows]) for item in observed]
         checks += _checks(TRANSFORMERS, observed, wanted, tolerance)
     if with_cpu:
-        beside = _observe(bundle, manifest, cpu_target(manifest), texts, None)
-        checks += _checks(CPU, observed, [item.logits for item in beside], tolerance)
+        beside = _observe(bundle, manifest, cpu_target(manifest), texts, None, one_by_one=checked)
+        checks += _checks(CPU, observed, [_same_rows(item, beside) for item in observed], tolerance)
     return checks
 
 
@@ -192,12 +195,25 @@ def _reference(
     return reference_logits(model, bundle, manifest, texts, target)
 
 
+def _same_rows(item: Observation, beside: Sequence[Observation]) -> npt.NDArray[np.float32]:
+    """Logits of the same rows from another program, used in the same way; guessed tokens it has decoded one by one."""
+    found = next((other for other in beside if other.name == item.name), beside[-1])
+    if found.rows != item.rows:
+        raise AssertionError(f"{item.name} has other rows than {found.name}")
+    return found.logits
+
+
 def _observe(
-    bundle: Path, manifest: Manifest, target: str, texts: npt.NDArray[np.int64], emulation: Emulation | None
+    bundle: Path,
+    manifest: Manifest,
+    target: str,
+    texts: npt.NDArray[np.int64],
+    emulation: Emulation | None,
+    one_by_one: int | None = None,
 ) -> list[Observation]:
     pages = num_pages(manifest, texts.shape[1])
     with open_steps(bundle, manifest, target, pages, emulation) as steps:
-        return list(replay(steps, manifest, target, texts))
+        return list(replay(steps, manifest, target, texts, one_by_one=one_by_one))
 
 
 def _checks(

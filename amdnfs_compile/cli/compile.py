@@ -186,6 +186,14 @@ def _print_plan(plan: Any, keys: dict[str, str] | None) -> None:
         "weight_bytes": plan.checkpoint.num_bytes,
         "targets": rows,
     }
+    quantized = plan.quantized_weights()
+    values["quantized_weights"] = None
+    if quantized is not None:
+        values["quantized_weights"] = {
+            "count": len(quantized.linears),
+            "bytes": quantized.num_bytes,
+            "tensor_bytes": quantized.tensor_bytes,
+        }
     if keys is not None:
         click.echo(json.dumps({**values, "compile_keys": keys}, indent=1, sort_keys=True))
         return
@@ -193,7 +201,6 @@ def _print_plan(plan: Any, keys: dict[str, str] | None) -> None:
         f"{values['model']}: {values['model_type']}, {plan.skeleton.num_layers} layers of {kinds} kind(s), "
         f"{plan.dtype}, {plan.checkpoint.num_bytes / 1e6:.1f} MB of weights, context {plan.context_tokens} tokens"
     )
-    quantized = plan.quantized_weights()
     if quantized is not None:
         click.echo(
             f"  {len(quantized.linears)} weights of the decoder layers become {plan.options.scheme.describe()}: "

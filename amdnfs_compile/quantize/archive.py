@@ -52,7 +52,12 @@ class QuantizedWeights:
     @property
     def num_bytes(self) -> int:
         """Size of the archive's tensors in bytes."""
-        return sum(BYTES[dtype] * math.prod(shape) for _, dtype, shape in self.entries())
+        return sum(self.tensor_bytes.values())
+
+    @property
+    def tensor_bytes(self) -> dict[str, int]:
+        """Size of each tensor of the archive in bytes, by its name, in the order of the file."""
+        return {name: BYTES[dtype] * math.prod(shape) for name, dtype, shape in self.entries()}
 
     @property
     def layouts(self) -> tuple[QuantizedLayout, ...]:

@@ -18,6 +18,7 @@ import click
 import pytest
 from amdnfs_runtime.bundle import read_manifest, verify_files
 from amdnfs_runtime.errors import LoweringError, PassFailed
+from safetensors import safe_open
 
 from amdnfs_compile.cli import main
 
@@ -298,7 +299,23 @@ def test_a_dry_run_writes_nothing(run_cli: RunCli, twin: Path, tmp_path: Path, m
     values = json.loads(run_cli("amdnfs-compile", *arguments, "--json").out)
     assert values["targets"] == {name: ["prefill_16", "decode_1", "decode_4"] for name in ("cpu", "gfx942")}
     assert (values["model"], values["dtype"], values["layers"], values["context_tokens"]) == ("twin", "f32", 2, 128)
+    assert values["quantized_weights"] is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_tells_the_size_of_quantised_weights_as_they_are_stored(
+    run_cli: RunCli, twin: Path, tmp_path: Path
+) -> None:
+    options = ("--target", "cpu", "--quantize", "int4", "--group-size", "32", "--zero-points")
+    planned = json.loads(run_cli("amdnfs-compile", twin, *options, "--dry-run", "--json").out)["quantized_weights"]
+    done = run_cli("amdnfs-compile", twin, *options, *LIKE_THE_BUNDLE, "-o", tmp_path / "b")
+    assert done.code == 0
+    (archive,) = (tmp_path / "b" / "weights").glob("quantized-*.safetensors")
+    with safe_open(archive, framework="np") as stored:
+        sizes = {name: stored.get_tensor(name).nbytes for name in stored.keys()}  # noqa: SIM118 - it is no dictionary
+    assert planned["tensor_bytes"] == sizes
+    assert planned["bytes"] == sum(sizes.values())
+    assert planned["count"] == 2 * 7  # 7 linear layers a decoder layer
 
 
 def test_an_up_to_date_bundle(run_cli: RunCli, twin: Path, bundle: Path) -> None:
