@@ -171,6 +171,37 @@ def test_client_completion_stream(client: openai.OpenAI) -> None:
         assert "".join(chunk.choices[0].text for chunk in stream) == f"{SUM} 42."
 
 
+def test_client_completion_of_token_ids(client: openai.OpenAI, served: Served) -> None:
+    tokens = [
+        httpx.post(f"{served.url}/tokenize", json={"prompt": text}, headers={"Authorization": "Bearer key"}).json()
+        for text in (SUM, "8 + 9 =")
+    ]
+    first, second = (answer["tokens"] for answer in tokens)
+    options: Any = {"model": MODEL, "temperature": 0}
+    assert client.completions.create(prompt=first, **options).choices[0].text == " 42."
+    answer = client.completions.create(prompt=[first, second], n=2, **options)
+    assert [(choice.index, choice.text) for choice in answer.choices] == [
+        (0, " 42."),
+        (1, " 42."),
+        (2, " 17."),
+        (3, " 17."),
+    ]
+    usage_too: Any = {"include_usage": True}
+    texts = dict.fromkeys(range(4), "")
+    with client.completions.create(
+        prompt=[first, second], n=2, logprobs=1, stream=True, stream_options=usage_too, **options
+    ) as stream:
+        *chunks, last = list(stream)
+    for chunk in chunks:
+        assert chunk.usage is None
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+    assert texts == {0: " 42.", 1: " 42.", 2: " 17.", 3: " 17."}
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.prompt_tokens == len(first) + len(second)
+
+
 def test_client_samples_and_seeds(client: openai.OpenAI) -> None:
     def texts(**options: Any) -> list[str]:
         answer = client.completions.create(
@@ -377,14 +408,14 @@ def test_sigterm_lets_a_stream_end(demo: Path) -> None:
     ("options", "message"),
     [
         (["--port", "x"], "'x' is not a valid integer"),
-        (["--port", "-1"], "error: port must be an integer >= 0 and < 65536, not -1"),
-        (["--max-body-bytes", "1"], "error: max_body_bytes must be an integer >= 1024, not 1"),
-        (["--drain-seconds", "nan"], "error: drain_seconds must be a finite number >= 0"),
-        (["--tls-cert", "absent"], "error: give both tls_cert and tls_key, or neither"),
+        (["--port", "-1"], "error: --port must be an integer >= 0 and < 65536, not -1"),
+        (["--max-body-bytes", "1"], "error: --max-body-bytes must be an integer >= 1024, not 1"),
+        (["--drain-seconds", "nan"], "error: --drain-seconds must be a finite number >= 0"),
+        (["--tls-cert", "absent"], "error: give both --tls-cert and --tls-key, or neither"),
         (["--tls-cert", "absent", "--tls-key", "absent"], "error: --tls-cert absent cannot be read"),
         (["--host", "no.such.host.invalid"], "error: --host no.such.host.invalid: no such address"),
-        (["--kv-pages", "1"], "error: kv_pages must be an integer >= 2, not 1"),
-        (["--cors-origin", "zorg"], "error: cors_origins: an origin is like https://chat.example.org"),
+        (["--kv-pages", "1"], "error: --kv-pages must be an integer >= 2, not 1"),
+        (["--cors-origin", "zorg"], "error: --cors-origin: an origin is like https://chat.example.org"),
     ],
 )
 def test_wrong_options(run_cli: RunCli, demo: Path, options: list[str], message: str) -> None:

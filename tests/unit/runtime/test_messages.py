@@ -25,7 +25,7 @@ ENDLESS = 10**5000
     ("kind", "text", "message"),
     [
         ("grammar", "start: start", "structure (grammar): it allows no text at all, or none that this vocabulary can"),
-        ("grammar", 'start: b\nb: zorg', 'structure (grammar): line 2, column 4: unknown name: "zorg"'),
+        ("grammar", "start: b\nb: zorg", 'structure (grammar): line 2, column 4: unknown name: "zorg"'),
         ("grammar", 'start: %json {"type": "zorg"}', "structure (grammar): line 1, column 8: Invalid type: zorg"),
         ("regex", "(?=a)b", 'structure (regex): invalid regex "(?=a)b" (in regex): regex parse error: (?=a)b error: '),
         ("json_schema", '{"type": "string", "pattern": "^a$", "format": "date"}', "schema: Regex is empty"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import pytest
+from amdnfs_runtime.request import TokenLogprob
+from amdnfs_runtime.server.texts import TokenTexts
 
-from tests.unit.runtime.server.harness import CONTEXT, VOCAB, Running, greedy_text, refusal, running
+from tests.unit.runtime.server.harness import CONTEXT, VOCAB, Running, greedy_text, make_tokenizer, refusal, running
 
 TEXT = "once upon"
 
@@ -224,3 +227,12 @@ def test_defaults_of_the_model_are_taken_where_a_request_has_none() -> None:
     with running(defaults={"temperature": 0.0, "top_k": 4}) as server:
         answer = server.post("/v1/completions", prompt=TEXT, max_tokens=6).json()
         assert answer["choices"][0]["text"] == greedy_text(TEXT, 6)
+
+
+def test_logprobs_are_json_and_have_the_chosen_token() -> None:
+    entry = TokenLogprob(token_id=3, logprob=-math.inf, top=((1, -0.5), (2, -math.inf)))
+    texts = TokenTexts(make_tokenizer())
+    lists, _ = texts.completion_logprobs([entry], 0)
+    assert lists["token_logprobs"] == [-9999.0]
+    assert lists["top_logprobs"] == [{"a": -0.5, "b": -9999.0, "c": -9999.0}]
+    json.dumps([lists, texts.chat_logprobs([entry])], allow_nan=False)
