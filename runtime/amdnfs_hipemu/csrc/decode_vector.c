@@ -174,6 +174,9 @@ static void decode_short(Decoder *d, Format format) {
   else apply_dpp(d, code, 1);
 }
 
+// Registers of a lane that a scaled conversion reads and writes; see valu_scaled.c.
+void scaled_registers(Inst *inst);
+
 static void decode_vop3(Decoder *d, bool has_sdst) {
   Inst *inst = d->inst;
   const Semantics *semantics = inst->semantics;
@@ -203,6 +206,7 @@ static void decode_vop3(Decoder *d, bool has_sdst) {
     inst->src[2].neg = bits_at(d, 63, 1), inst->src[2].abs = bits_at(d, 10, 1);
   }
   if (d->family >= GFX11) apply_dpp(d, code, 2);
+  if (!strncmp(inst->name, "v_cvt_scalef32", 14)) scaled_registers(inst);
 }
 
 // VOP3P-MAI: ACC (60:59) makes sources 0 and 1, ACC_CD (15) makes source 2 and the result accumulation registers.

@@ -29,7 +29,7 @@ static Slot *slot_of(const char *name, size_t length) {
 
 static void fill_slots(void) {
   static const SemanticsTable *const tables[] = {
-      &float_table,  &double_table, &integer_table, &short_table,  &convert_table,     &small_float_table,
+      &float_table,  &double_table, &integer_table, &short_table,  &convert_table,     &small_float_table, &scaled_table,
       &carry_table,  &packed_table, &dot_table,     &cross_table,  &scalar_table,      &scalar_wide_table,
       &scalar_float_table, &control_table, &lds_table, &matrix_table,
   };

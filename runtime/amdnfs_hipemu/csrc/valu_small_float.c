@@ -1,17 +1,15 @@
-// Conversions of fp8 and bf8; fp6 and fp4 of CDNA4 with scales.
-// Source: CDNA3, CDNA4 and RDNA4 ISA documents, "V_CVT_F32_FP8" and following; "V_CVT_SCALEF32_*".
+// Conversions of fp8 and bf8. Those with scales are in valu_scaled.c.
+// Source: CDNA3, CDNA4 and RDNA4 ISA documents, "V_CVT_F32_FP8" and following.
 #include <stdlib.h>
 
 #include "half.h"
 #include "lanes.h"
 #include "tables.h"
 
-#define IS_BF8 1   // detail bits
-#define IS_FP4 2
+#define IS_BF8 1   // detail
 
 static SmallFloat format_of(const Wave *w, u32 detail) {
   bool is_fnuz = w->kernel->module->chip->is_fnuz;
-  if (detail & IS_FP4) return FP4_E2M1;
   if (detail & IS_BF8) return is_fnuz ? FP8_E5M2_FNUZ : FP8_E5M2;
   return is_fnuz ? FP8_E4M3_FNUZ : FP8_E4M3;
 }
@@ -96,46 +94,6 @@ static void run_pack_random(Wave *w, const Inst *inst) {
   write_register(w, inst->dst.reg, out, mask);
 }
 
-// "V_CVT_SCALEF32_PK_F32_*": two values, times 2^(exponent of S1 - 127).
-static void run_scaled_unpack(Wave *w, const Inst *inst) {
-  const f32 *table = values_of(format_of(w, inst->imm));
-  Lanes rooms[2];
-  f32 low[MAX_LANES] VECTOR_ALIGNED, high[MAX_LANES] VECTOR_ALIGNED;
-  const u32 *in = fetch_lanes(w, inst, &inst->src[0], &rooms[0]), *scale = fetch_lanes(w, inst, &inst->src[1], &rooms[1]);
-  bool is_fp4 = inst->imm & IS_FP4;
-  int shift = is_fp4 ? 8 * ((inst->abid & 1) | (inst->abid & 2)) : inst->abid & 1 ? 16 : 0;
-  for (u32 l = 0; l < w->lanes; l++) {
-    int power = (int)(scale[l] >> 23 & 255) - 127, bits = is_fp4 ? 4 : 8;
-    low[l] = ldexpf(table[field(in[l], shift, bits)], power);
-    high[l] = ldexpf(table[field(in[l], shift + bits, bits)], power);
-  }
-  u64 mask = write_mask(w, inst);
-  exec_lanes(w);
-  write_register(w, inst->dst.reg, (u32 *)low, mask);
-  write_register(w, inst->dst.reg + 1, (u32 *)high, mask);
-}
-
-// "V_CVT_SCALEF32_PK_*_F32": two values divided by the scale; fp4 fills one byte of the destination, fp8 one half.
-static void run_scaled_pack(Wave *w, const Inst *inst) {
-  SmallFloat format = format_of(w, inst->imm);
-  Lanes rooms[3];
-  const f32 *a = fetch_lanes(w, inst, &inst->src[0], &rooms[0]), *b = fetch_lanes(w, inst, &inst->src[1], &rooms[1]);
-  const u32 *scale = fetch_lanes(w, inst, &inst->src[2], &rooms[2]);
-  u32 out[MAX_LANES] VECTOR_ALIGNED = {0};
-  int bits = inst->imm & IS_FP4 ? 4 : 8;
-  int shift = bits == 4 ? 8 * (inst->abid >> 2 & 3) : inst->abid & 8 ? 16 : 0;
-  for (u32 l = 0; l < w->lanes; l++) {
-    int power = 127 - (int)(scale[l] >> 23 & 255);
-    u32 pair = float_to_small(format, ldexpf(a[l], power), -1, true) |
-               float_to_small(format, ldexpf(b[l], power), -1, true) << bits;
-    u32 mask = ((1u << 2 * bits) - 1) << shift;
-    out[l] = (w->v[inst->dst.reg][l] & ~mask) | pair << shift;
-  }
-  u64 mask = write_mask(w, inst);
-  exec_lanes(w);
-  write_register(w, inst->dst.reg, out, mask);
-}
-
 #define F TYPE_F32
 #define U TYPE_B32
 static const Semantics entries[] = {
@@ -147,11 +105,5 @@ static const Semantics entries[] = {
     {"v_cvt_pk_bf8_f32", run_pack_two, NULL, U, {F, F}, CLASS_VALU, IS_BF8},
     {"v_cvt_sr_fp8_f32", run_pack_random, NULL, U, {F, U}, CLASS_VALU, 0},
     {"v_cvt_sr_bf8_f32", run_pack_random, NULL, U, {F, U}, CLASS_VALU, IS_BF8},
-    {"v_cvt_scalef32_pk_f32_fp8", run_scaled_unpack, NULL, TYPE_B64, {U, U}, CLASS_VALU, 0},
-    {"v_cvt_scalef32_pk_f32_bf8", run_scaled_unpack, NULL, TYPE_B64, {U, U}, CLASS_VALU, IS_BF8},
-    {"v_cvt_scalef32_pk_f32_fp4", run_scaled_unpack, NULL, TYPE_B64, {U, U}, CLASS_VALU, IS_FP4},
-    {"v_cvt_scalef32_pk_fp8_f32", run_scaled_pack, NULL, U, {F, F, U}, CLASS_VALU, 0},
-    {"v_cvt_scalef32_pk_bf8_f32", run_scaled_pack, NULL, U, {F, F, U}, CLASS_VALU, IS_BF8},
-    {"v_cvt_scalef32_pk_fp4_f32", run_scaled_pack, NULL, U, {F, F, U}, CLASS_VALU, IS_FP4},
 };
 const SemanticsTable small_float_table = {entries, COUNT_OF(entries)};
