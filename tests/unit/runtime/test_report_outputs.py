@@ -310,3 +310,84 @@ def test_a_page_of_a_cpu_program_has_neither_plot_nor_registers(tmp_path: Path) 
 def test_the_page_is_the_same_every_time(tmp_path: Path) -> None:
     pages = {report_page(make_report(make_bundle(tmp_path / str(i) / "b"))) for i in range(2)}
     assert len(pages) == 1
+
+
+# Why no kernel of our own, and what could not be counted
+
+
+def why_not_ours(folder: Path, **options: Any) -> set[str]:
+    report = make_report(
+        make_bundle(folder, groups=[group("linear", "mlp.up_proj", cost(65536), cost(8000))], **options)
+    )
+    (row,) = report.targets[0].ledger.rows
+    assert row.why_not_ours in report_page(report).replace("<wbr>", "")
+    assert f"no kernel of our own: {row.op} (0-1): " in on_the_terminal(report) or not row.why_not_ours
+    return {row.taken_by, row.why_not_ours}
+
+
+def on_the_terminal(report: Any) -> str:
+    out = io.StringIO()
+    Console(file=out, width=400).print(report_text(report, with_dispatches=True))
+    return out.getvalue()
+
+
+def test_each_layer_without_a_kernel_of_ours_has_its_reason(tmp_path: Path) -> None:
+    passes = {"passes": [{"name": "dispatch-linear", "rewrites": 1}, {"name": "lower-linear", "rewrites": 1}]}
+    lowered = "lower-linear: kernel by IREE"
+    misses = [{"pass": "dispatch-linear", "operation": "x", "reason": "no tiling fits"}] * 2
+    assert why_not_ours(tmp_path / "a", changes=passes, refusals=misses) == {
+        lowered,
+        "dispatch-linear refused: no tiling fits",
+    }
+    others = [{"pass": "lower-linear", "operation": "x", "reason": "a bias of rows"}]
+    assert "lower-linear refused: a bias of rows" in why_not_ours(tmp_path / "b", changes=passes, refusals=others)
+    unknown = "it has no form or type that dispatch-linear takes, and nothing was refused"
+    assert unknown in why_not_ours(tmp_path / "c", changes=passes)
+    assert "dispatch-linear does not run for this target: our kernels are for GPUs with matrix units" in why_not_ours(
+        tmp_path / "d", changes={"passes": []}
+    )
+    ours = why_not_ours(tmp_path / "e", changes=passes, counts={"linear": {"made_by": "triton"}})
+    assert ours == {"dispatch-linear: kernel linear", ""}
+
+
+def test_quantised_layers_in_loops_are_in_the_ledger(tmp_path: Path) -> None:
+    item = group("linear", "mlp.up_proj", cost(65536), cost(8000), quantized=True)
+    item["contractions"][0]["operation"] = "loops in vectors"
+    changes = {"passes": [{"name": name, "rewrites": 1} for name in ("lower-linear", "lower-quantized-linear")]}
+    bundle = make_bundle(tmp_path / "b", groups=[item], changes=changes, target="cpu", kind="cpu")
+    (row,) = make_report(bundle).targets[0].ledger.rows
+    assert row.taken_by == "lower-quantized-linear: loops in vectors, kernel by IREE"
+
+
+def test_what_was_not_counted_is_no_number(tmp_path: Path) -> None:
+    bundle = make_bundle(
+        tmp_path / "b",
+        groups=[
+            group("linear", "mlp.up_proj", cost(65536), cost(8000)),
+            group("norm", "mlp.norm", cost(0), cost(100), unknown=["scf.for: the arithmetic in it"]),
+        ],
+    )
+    report = make_report(bundle)
+    assert not report.targets[0].entries[0].is_counted
+    lines = [" ".join(line.split()) for line in on_the_terminal(report).splitlines()]
+    assert any(line.startswith("prefill_16 4 2 > 131 k 100% > 16.7 kB") for line in lines)
+    assert any("mlp.norm (matmul) 0-1 2 unknown > 200 B" in line for line in lines)
+    assert "&gt; 131 k" in report_page(report)
+
+
+def test_waves_that_are_no_whole_number_are_explained(tmp_path: Path) -> None:
+    note = "Waves that are no whole number are an average"
+    odd = make_report(make_bundle(tmp_path / "odd", kernels={"linear": {"lds_bytes": 20000, "workgroup_threads": 192}}))
+    assert odd.targets[0].kernels["linear"].waves_per_simd == 2.25  # three workgroups of three waves on four SIMDs
+    even = make_report(make_bundle(tmp_path / "even"))
+    for report, is_told in ((odd, True), (even, False)):
+        assert (note in on_the_terminal(report)) is is_told
+        assert (note in report_page(report)) is is_told
+
+
+def test_the_widest_table_breaks_its_last_column(tmp_path: Path) -> None:
+    """Beside 14 other columns, that with the loads is what a window of 1300 pixels had no room for."""
+    page = report_page(make_report(make_bundle(tmp_path / "b")))
+    assert '<td class="l loads">16x3 2x1</td>' in page
+    assert re.search(r"td\.loads, th\.loads \{ white-space: normal;", page)
+    assert page.count('<div class="scroll"><table') == page.count("<table")
