@@ -39,7 +39,10 @@ class Format:
         """By bits without the sign, up to the largest."""
         bits = np.arange(self.last + 1)
         exponent, fraction = bits >> self.fraction_bits, bits % (1 << self.fraction_bits) / (1 << self.fraction_bits)
-        return np.where(exponent, (1 + fraction) * 2.0 ** (exponent - self.bias), fraction * 2.0 ** (1 - self.bias))
+        values: F64 = np.where(
+            exponent, (1 + fraction) * 2.0 ** (exponent - self.bias), fraction * 2.0 ** (1 - self.bias)
+        )
+        return values
 
     def pack(self, x: F64) -> U32:
         """Nearest, ties to even bits, saturated."""
@@ -47,7 +50,7 @@ class Format:
         ties = far == far.min(-1, keepdims=True)
         even = np.arange(self.last + 1) % 2 == 0
         nearest = np.where((ties & even).any(-1), (ties & even).argmax(-1), ties.argmax(-1))
-        return (nearest | np.signbit(x) << (self.bits - 1)).astype(np.uint32)
+        return np.asarray(nearest | np.signbit(x) << (self.bits - 1), np.uint32)
 
     def pack_random(self, x: F64, random: U32) -> U32:
         """Down, or up if the random bits and what lies below the last place carry into it."""
@@ -56,11 +59,11 @@ class Format:
         below = 23 - self.fraction_bits + np.maximum(exponent - (np.frexp(np.abs(x))[1] - 1), 0)
         added = np.floor(random / np.exp2(32 - below)) / np.exp2(below)
         size = np.minimum(np.floor(np.abs(x) / place + added) * place, self.values()[-1])
-        return (np.searchsorted(self.values(), size) | np.signbit(x) << (self.bits - 1)).astype(np.uint32)
+        return np.asarray(np.searchsorted(self.values(), size) | np.signbit(x) << (self.bits - 1), np.uint32)
 
     def unpack(self, bits: U32) -> F64:
         size = self.values()[bits & (2 ** (self.bits - 1) - 1)]
-        return np.where(bits >> (self.bits - 1) & 1, -size, size)
+        return np.asarray(np.where(bits >> (self.bits - 1) & 1, -size, size), np.float64)
 
 
 FORMATS = {
@@ -107,7 +110,7 @@ def narrowed(values: F64, wide: str) -> U32:
         with np.errstate(over="ignore"):  # infinity
             return values.astype(np.float16).view(np.uint16).astype(np.uint32)
     bits = values.astype(np.float32).view(np.uint32)
-    return bits if wide == "f32" else bits >> 16
+    return bits if wide == "f32" else bits >> np.uint32(16)
 
 
 def inputs(rng: np.random.Generator, wide: str, columns: int) -> U32:
@@ -125,14 +128,15 @@ def inputs(rng: np.random.Generator, wide: str, columns: int) -> U32:
 def scales(rng: np.random.Generator) -> tuple[U32, F64]:
     """The bits of f32 scales whose fractions do not count, and 2^(exponent - 127): [lanes, 1]."""
     exponents = rng.integers(124, 131, (LANES, 1)).astype(np.uint32)
-    return exponents << 23 | random_bits(rng, LANES)[:, :1] >> 9, np.exp2(exponents.astype(np.float64) - 127)
+    fractions = random_bits(rng, LANES)[:, :1] >> np.uint32(9)
+    return exponents << np.uint32(23) | fractions, np.asarray(np.exp2(exponents.astype(np.float64) - 127), np.float64)
 
 
 def bits_of_lane(words: U32, first: int, width: int, count: int) -> U32:
     """Fields of `width` bits from bit `first` on: [lanes, count]."""
     row = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")
     fields = row[:, first : first + width * count].reshape(LANES, count, width).astype(np.uint32)
-    return (fields << np.arange(width, dtype=np.uint32)).sum(-1).astype(np.uint32)
+    return np.asarray((fields << np.arange(width, dtype=np.uint32)).sum(-1), np.uint32)
 
 
 def prng(x: U32) -> U32:
