@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +113,26 @@ def test_texts_that_are_too_short_for_the_guesses(manifest: Manifest, tmp_path: 
     (tmp_path / "b" / "manifest.json").write_text(manifest.to_json())
     with pytest.raises(UsageError, match=r"^5 tokens are too few to check 3 guesses: 6 are the least$"):
         verify_bundle(tmp_path / "b", None, "gfx942", num_tokens=5, emulation=object(), with_cpu=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fault", ["", "guesses are not kept"])
+def test_guesses_are_compared_with_tokens_that_the_cpu_program_decodes(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """The CPU program need not have programs for guesses."""
+    hip = manifest.targets["gfx942"]
+    plain = tuple(point for point in hip.entry_points if point.kind != "verify")
+    cpu = dataclasses.replace(hip, kind="cpu", gfx=None, entry_points=plain)
+    both = dataclasses.replace(manifest, targets={"cpu": cpu, "gfx942": hip})
+    (tmp_path / "b" / "manifest.json").write_text(both.to_json())
+
+    @contextmanager
+    def open_steps(
+        _bundle: Path, _manifest: Manifest, target: str, pages: int, _emulation: object
+    ) -> Iterator[Program]:
+        yield Program(pages, fault if target == "gfx942" else "")
+
+    monkeypatch.setattr("amdnfs_compile.verify.open_steps", open_steps)
+    checks = verify_bundle(tmp_path / "b", None, "gfx942", emulation=object(), with_cpu=True)  # type: ignore[arg-type]
+    assert {check.name for check in checks} > CHECKS
+    assert {check.name for check in checks if not check.is_right} == (CHECKS if fault else set())
