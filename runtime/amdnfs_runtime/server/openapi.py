@@ -38,6 +38,7 @@ _ERROR = {
 _REFUSALS = {
     "400": "A field is wrong; `param` names it.",
     "401": "A key is needed.",
+    "403": "The Host header has a name that is not the server's.",
     "404": "There is no such model.",
     "408": "The body came too slowly.",
     "413": "The body is too large.",
