@@ -63,10 +63,11 @@ void order_host_waits_event(const Clock *event);
 void order_host_waits_stream(Stream *stream);
 void order_host_waits_all(void);
 
-// Of graphs (order_graph.c): `after` is what the node comes after, its own place included when it has begun.
+// Of graphs: `after` is what a node comes after, and itself once it has begun.
 void clock_join(Clock *to, const Clock *from);
 void clock_free(Clock *clock);
 void clock_set(Clock *clock, u32 strand, u32 done);
+// Operations of a strand that a clock knows to be done.
 u32 clock_of(const Clock *clock, u32 strand);
 u32 order_strand_take(void);
 void order_strand_give(u32 strand);
