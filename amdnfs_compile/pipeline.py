@@ -70,7 +70,9 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                     fp8=cache_format(target), most_fused_bytes=16384 if target.kind is TargetKind.CPU else 0
                 ),
                 LowerKvGatherPass(),
-                LowerPagedAttentionPass(split_softmax=has_unknown_waves, fp8=cache_format(target)),
+                LowerPagedAttentionPass(
+                    split_softmax=has_unknown_waves, fp8=cache_format(target), **_vector_facts(target)
+                ),
                 LowerAttentionPass(split_softmax=has_unknown_waves),
                 _lower_quantized_linear(target),
                 _lower_linear(target),
@@ -122,7 +124,9 @@ def _kernels(target: Target) -> tuple[ModulePass, ...]:
 
 
 def _vector_facts(target: Target) -> dict[str, Any]:
-    """What the processor `target` computes in."""
+    """What the processor `target` computes in; nothing for a GPU."""
+    if target.kind is not TargetKind.CPU:
+        return {}
     features = cpu_features() if target.architecture == "host" else frozenset[str]()
     is_wide = "avx512f" in features
     return {
@@ -134,7 +138,7 @@ def _vector_facts(target: Target) -> dict[str, Any]:
 
 def _lower_linear(target: Target) -> LowerLinearPass:
     """The form of linear layers that `target` runs best."""
-    return LowerLinearPass(**(_vector_facts(target) if target.kind is TargetKind.CPU else {}))
+    return LowerLinearPass(**_vector_facts(target))
 
 
 def _lower_quantized_linear(target: Target) -> LowerQuantizedLinearPass:

@@ -263,7 +263,8 @@ def throw_heads(fuzz: Fuzz, number: int, start: int) -> None:
     """Sends things that are hardly HTTP over a socket of their own; some close at once."""
     rng = random.Random(start)
     address = (fuzz.client.base_url.host, fuzz.client.base_url.port or 0)
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 34\r\n\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: 34\r\n\r\n"
     good = head + b'{"prompt": "17 +", "max_tokens":4}'
     parts = [
         b"\r\n",

@@ -15,7 +15,7 @@ from typing import Any
 from amdnfs_passes.ir import Module, Operation, Value, defining_op, symbol_name, walk
 
 from amdnfs_compile.kernel_facts.bodies import BodyFacts, read_body
-from amdnfs_compile.kernel_facts.embedded import EmbeddedKernel, read_embedded
+from amdnfs_compile.kernel_facts.embedded import EmbeddedKernel, noted_facts, read_embedded
 from amdnfs_compile.kernel_facts.shapes import element_bits, operand_groups
 from amdnfs_compile.kernel_facts.sizes import (
     PAGE,
@@ -213,7 +213,7 @@ class _Entry:
         operands = operand_groups(op)[1]
         executable, export = (part.strip('"') for part in _path(op))
         kernel = self._embedded.get(executable)
-        facts = kernel.facts(op) if kernel else self._body(export, operands)
+        facts = kernel.facts(op) if kernel else noted_facts(op) or self._body(export, operands)
         result = _Dispatch(export=kernel.key if kernel else export, facts=facts, kernel=kernel)
         self._note_operands(op, operands, result)
         return result

@@ -88,6 +88,15 @@ def read_embedded(module: Module) -> dict[str, EmbeddedKernel]:
     return found
 
 
+def noted_facts(dispatch: Operation) -> BodyFacts | None:
+    """What a dispatch does that is no kernel of ours, if the pass that wrote it noted that, with the op's name."""
+    cost = _plain(dispatch.attributes[_COST]) if _COST in dispatch.attributes else {}
+    if "op" not in cost:
+        return None
+    operation = str(cost["op"])
+    return EmbeddedKernel(key="", symbol=operation, operation=operation, sha256=None, notes={}).facts(dispatch)
+
+
 def _digest(op: Operation) -> str | None:
     """sha256 of the code object of an executable: the bytes in its `objects`."""
     texts = [str(op.attributes[name]) for name in ("objects", _OBJECT) if name in op.attributes]

@@ -55,8 +55,8 @@ def parse_passes(text: str) -> tuple[ModulePass, ...]:
         UnknownPassError: For a name that is not registered, with the closest.
         PassOptionError: For anything else that is wrong, with the closest option or the values allowed.
 
-    >>> [item.describe() for item in parse_passes("lower-linear, verify-pool-in-place{first-pool-argument=2}")]
-    ['lower-linear', 'verify-pool-in-place{first-pool-argument=2}']
+    >>> [item.describe() for item in parse_passes("fuse-rotary, verify-pool-in-place{first-pool-argument=2}")]
+    ['fuse-rotary', 'verify-pool-in-place{first-pool-argument=2}']
     """
     passes = tuple(_make(name, options) for name, options in _split(text))
     check_order(passes)

@@ -1,5 +1,6 @@
 // RUN: amdnfs-opt --passes='lower-paged-attention' --why %s | filecheck %s
 // RUN: amdnfs-opt --passes='lower-paged-attention{split-softmax=true}' %s | filecheck %s --check-prefix=SPLIT
+// RUN: amdnfs-opt --passes='lower-paged-attention{vector-lanes=4 vector-registers=32 bf16-pairs=true}' %s | filecheck %s --check-prefix=VECTOR
 
 !q = !torch.vtensor<[2,4,3,8],bf16>
 !pool = !torch.vtensor<[?,2,16,2,8],bf16>
@@ -155,5 +156,36 @@ func.func @bytes(%q: !q, %pool: !pool, %table: !table, %n: !count) -> !y {
   %any = torch.constant.int 0
   %zero = torch.constant.float 0.000000e+00
   %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %n, %n, %none, %none, %half, %any, %zero) : (!q, !pool, !table, !count, !count, !torch.none, !torch.none, !torch.float, !torch.int, !torch.float) -> !y
+  return %0 : !y
+}
+
+// -----
+
+!q = !torch.vtensor<[1,4,8,8],bf16>
+!pool = !torch.vtensor<[?,2,16,2,8],bf16>
+!table = !torch.vtensor<[1,?],si32>
+!count = !torch.vtensor<[1],si64>
+!y = !torch.vtensor<[1,8,4,8],bf16>
+
+// In vectors, scores are never stored; pairs of the head dim, then pairs of keys, are multiplied. Tokens that do not
+// fill vectors stay products.
+// VECTOR-LABEL: func.func @plain
+// VECTOR-LABEL: func.func private @amdnfs.paged_attention.b1.h4.t8.kv2.d8.p16.bf16.scale3F000000(
+// VECTOR:         flow.dispatch.workgroups
+// VECTOR-COUNT-16: llvm.call_intrinsic "llvm.x86.avx512bf16.dpbf16ps.128"
+// VECTOR:           arith.cmpi sge
+// VECTOR:           math.exp
+// VECTOR:           arith.cmpi ult
+// VECTOR:           vector.interleave {{.*}} : vector<8xbf16> -> vector<16xbf16>
+// VECTOR-COUNT-32: llvm.call_intrinsic "llvm.x86.avx512bf16.dpbf16ps.128"
+// VECTOR:           arith.divf
+// VECTOR-NOT:     linalg.batch_matmul
+// VECTOR-LABEL: func.func @in_vectors
+func.func @in_vectors(%q: !q, %pool: !pool, %table: !table, %start: !count, %valid: !count) -> !y {
+  %none = torch.constant.none
+  %half = torch.constant.float 5.000000e-01
+  %any = torch.constant.int 0
+  %zero = torch.constant.float 0.000000e+00
+  %0 = torch.operator "torch.amdnfs.paged_attention"(%q, %pool, %table, %start, %valid, %none, %none, %half, %any, %zero) : (!q, !pool, !table, !count, !count, !torch.none, !torch.none, !torch.float, !torch.int, !torch.float) -> !y
   return %0 : !y
 }

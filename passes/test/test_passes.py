@@ -177,7 +177,7 @@ def test_options_are_the_fields_of_a_pass() -> None:
         (",lower-linear", "cannot read ',lower-linear': write name{key=value}, with ',' between passes"),
         ("lower-linear fuse-rotary", "cannot read 'lower-linear fuse-rotary'"),
         ("verify-pool-in-place{first-pool-argument=1", "cannot read 'verify-pool-in-place{first-pool-argument=1'"),
-        ("lower-linear{tile=4}", "pass lower-linear takes no options, not 'tile'"),
+        ("fuse-rotary{tile=4}", "pass fuse-rotary takes no options, not 'tile'"),
         ("verify-pool-in-place{first-pool=1}", "has no option 'first-pool': did you mean first-pool-argument?"),
         ("verify-pool-in-place{first-pool-argument}", "cannot read 'first-pool-argument': write key=value, with ' '"),
         ("verify-pool-in-place{first-pool-argument=four}", "first-pool-argument must be a whole number, not 'four'"),

@@ -32,7 +32,8 @@ from dataclasses import dataclass
 
 from amdnfs_targets.target import Fp8Format
 
-from amdnfs_passes.attention.lower_paged_attention import PagedAttention, match_paged_attention
+from amdnfs_passes.attention.lower_paged_attention import match_paged_attention
+from amdnfs_passes.attention.paged_attention import PagedAttention
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, operator_name, walk
 from amdnfs_passes.kernels.attention_kernels import build_attention

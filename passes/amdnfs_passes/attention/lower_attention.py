@@ -42,7 +42,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from amdnfs_passes.attention import attention_template as template
-from amdnfs_passes.attention.lower_paged_attention import hex_f32
+from amdnfs_passes.attention.paged_attention import hex_f32
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, constant_bool, constant_float, is_none, operator_name, walk
 from amdnfs_passes.templates import TensorType, call_function, tensor_type

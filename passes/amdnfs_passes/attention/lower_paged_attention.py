@@ -43,53 +43,20 @@ transformers `models/gpt_oss/modeling_gpt_oss.py`, `eager_attention_forward`; sl
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 from amdnfs_targets.target import Fp8Format
 
 from amdnfs_passes.attention import paged_attention_template as template
+from amdnfs_passes.attention.paged_attention import PagedAttention, hex_f32
+from amdnfs_passes.attention.vector_attention import match_vectors, vector_attention
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, is_none, operator_name, walk
 from amdnfs_passes.kvcache.fp8_bits import POOL_ELEMENT, decode_text
+from amdnfs_passes.lower.vector_product import Vectors
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 _NO_WINDOW = 1 << 62
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PagedAttention:
-    """One attention with all its static facts."""
-
-    batch: int
-    heads: int
-    tokens: int
-    kv_heads: int
-    head_dim: int
-    page_tokens: int
-    element: str
-    scale: float
-    window: int
-    softcap: float
-    has_sinks: bool
-    has_slopes: bool
-    has_bytes: bool = False
-    """Whether the pool holds fp8 numbers, as bytes."""
-
-    @property
-    def function_name(self) -> str:
-        """The function that every attention of this kind calls."""
-        parts = [
-            f"b{self.batch}.h{self.heads}.t{self.tokens}.kv{self.kv_heads}.d{self.head_dim}.p{self.page_tokens}",
-            self.element,
-            f"scale{hex_f32(self.scale)}",
-        ]
-        parts += [f"window{self.window}"] if self.window else []
-        parts += [f"cap{hex_f32(self.softcap)}"] if self.softcap else []
-        parts += ["sinks"] if self.has_sinks else []
-        parts += ["slopes"] if self.has_slopes else []
-        parts += ["bytes"] if self.has_bytes else []
-        return "amdnfs.paged_attention." + ".".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +68,12 @@ class LowerPagedAttentionPass(ModulePass):
     wave size it does not know it then asks for shared memory in proportion to the context."""
     fp8: str = "f8E4M3FN"
     """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
+    vector_lanes: int = 0
+    """How many f32 a vector register holds, to write attention over many tokens in vectors; 0 for products."""
+    vector_registers: int = 0
+    """How many vector registers there are; with `vector_lanes` only."""
+    bf16_pairs: bool = False
+    """Whether the processor adds products of pairs of bf16; with `vector_lanes` only."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
@@ -114,9 +87,17 @@ class LowerPagedAttentionPass(ModulePass):
                 continue
             operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
             operands += [op.operands[6]] if attention.has_slopes else []
-            call_function(module, op, attention.function_name, _function_text(attention, self), operands)
+            call_function(module, op, attention.function_name, self._text(attention), operands)
             rewrites += 1
         return rewrites
+
+    def _text(self, attention: PagedAttention) -> str:
+        if self.vector_lanes:
+            vectors = Vectors(lanes=self.vector_lanes, registers=self.vector_registers, has_bf16_pairs=self.bf16_pairs)
+            form = match_vectors(attention, vectors)
+            if form is not None:
+                return vector_attention(attention.function_name, form)
+        return _function_text(attention, self)
 
 
 def match_paged_attention(op: Operation) -> PagedAttention | str:
@@ -214,8 +195,3 @@ def _function_text(a: PagedAttention, options: LowerPagedAttentionPass) -> str:
         round_op="" if is_f32 else f"    %rounded = arith.truncf %e : f32 to {a.element}",
         **sizes,
     )
-
-
-def hex_f32(value: float) -> str:
-    """The bits of `value` rounded to f32, as eight hexadecimal digits (exact, unlike decimal text)."""
-    return struct.pack(">f", value).hex().upper()

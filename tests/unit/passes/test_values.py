@@ -243,6 +243,14 @@ ATTENTIONS = [
     Attention(name="slopes_decode_f16", tokens=1, element="f16", heads=6, has_slopes=True),
     Attention(name="all_f16", tokens=3, element="f16", window=6, softcap=2.5, has_sinks=True, has_slopes=True),
 ]
+VECTOR_ATTENTIONS = [
+    Attention(name="v_plain_f32", tokens=4),
+    Attention(name="v_one_head_each_f16", tokens=4, element="f16", heads=2),
+    Attention(name="v_window", tokens=4, window=4),
+    Attention(name="v_softcap_slopes", tokens=4, softcap=1.5, has_slopes=True),
+    Attention(name="v_sinks_f32", tokens=4, heads=6, has_sinks=True),
+    Attention(name="v_all_f16", tokens=4, element="f16", window=3, softcap=2.5, has_sinks=True, has_slopes=True),
+]
 SPLIT_ATTENTIONS = [case for case in ATTENTIONS if case.name in ("plain_f32", "all_f16")]
 
 
@@ -256,6 +264,13 @@ def fused_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def split_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
     text = "".join(case.text() for case in SPLIT_ATTENTIONS)
     return build(tmp_path_factory.mktemp("split"), text, "lower-kv-write,lower-paged-attention{split-softmax=true}")
+
+
+@pytest.fixture(scope="module")
+def vector_module(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    text = "".join(case.text() for case in VECTOR_ATTENTIONS)
+    passes = "lower-kv-write,lower-paged-attention{vector-lanes=4 vector-registers=16}"
+    return build(tmp_path_factory.mktemp("vectors"), text, passes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -356,3 +371,8 @@ def test_kv_write_and_paged_attention(fused_module: Any, rng: np.random.Generato
 @pytest.mark.parametrize("case", SPLIT_ATTENTIONS, ids=lambda case: case.name)
 def test_split_softmax(split_module: Any, rng: np.random.Generator, case: Attention) -> None:
     check_step(split_module, rng, case)
+
+
+@pytest.mark.parametrize("case", VECTOR_ATTENTIONS, ids=lambda case: case.name)
+def test_attention_in_vectors(vector_module: Any, rng: np.random.Generator, case: Attention) -> None:
+    check_step(vector_module, rng, case)
