@@ -1,7 +1,7 @@
 """Lower `amdnfs.quantized_linear` to one contraction that widens the weight as it reads it.
 
 The layout, the last operand, says what the bytes of the weight mean. There are two forms. Where `vector_lanes` is
-given, the layer is one dispatch written in vectors (`vector_form.py`: processors). Else it is a generic that widens
+given, the layer is one dispatch written in vectors (`vector_template.py`: processors). Else it is a generic that widens
 the weight and a contraction of it, which IREE makes one dispatch of (`linalg_template.py`: GPUs). Sums are in f32. A
 layout with `a8` rounds the rows of `x` to int8 first, and sums in i32.
 
@@ -33,7 +33,7 @@ from amdnfs_passes.ir import Module, walk
 from amdnfs_passes.lower.vector_product import Vectors
 from amdnfs_passes.quantize.linalg_template import linalg_function
 from amdnfs_passes.quantize.operands import QuantizedLinear, match_quantized_linear
-from amdnfs_passes.quantize.vector_form import vector_function
+from amdnfs_passes.quantize.vector_template import vector_function
 from amdnfs_passes.templates import call_function
 
 

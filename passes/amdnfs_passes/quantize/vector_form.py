@@ -10,40 +10,18 @@ from collections.abc import Iterator
 from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping
 
 from amdnfs_passes.lower.vector_linear import dot_pairs
-from amdnfs_passes.lower.vector_product import Tiles, VectorForm, Vectors, dispatch_text, most_columns
+from amdnfs_passes.lower.vector_product import Tiles, VectorForm, Vectors, most_columns
 from amdnfs_passes.quantize.generic_text import (
     LARGEST_I8,
     Operand,
     convert,
-    flatten,
-    round_rows,
-    signature,
     tensor,
-    unflatten,
 )
 from amdnfs_passes.quantize.linalg_template import FP8_FACTOR
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
-_NARROW_PAIR = "llvm.x86.avx512bf16.cvtne2ps2bf16"
+NARROW_PAIR = "llvm.x86.avx512bf16.cvtne2ps2bf16"
 """Rounds two vectors of f32 to one of bf16, the second to its lower half. Source: Intel SDM, VCVTNE2PS2BF16."""
-
-
-def vector_function(name: str, linear: QuantizedLinear, vectors: Vectors) -> str:
-    """A private function that computes `linear`.
-
-    Args:
-        name: Its name.
-        linear: What it computes.
-        vectors: What the processor computes in.
-    """
-    form = QuantizedForm(linear, vectors)
-    flat, rows = flatten(linear)
-    text = signature(name, linear) + flat
-    if form.is_integer:
-        text += round_rows(rows, linear)
-        rows = "%rounded"
-    bias = None if linear.bias is None else "%bias"
-    return text + dispatch_text(form, rows, bias) + unflatten("%result", linear)
 
 
 class QuantizedForm(VectorForm):
@@ -130,13 +108,17 @@ class QuantizedForm(VectorForm):
         """See the base class."""
         if not self._is_grouped:
             return
+        yield from self._group_scale(tiles, n)
+        if self.layout.has_zeros:
+            yield from self._zero_point(tiles, n, "%g")
+
+    def _group_scale(self, tiles: Tiles, n: int) -> Iterator[str]:
+        """Defines `%scale.<n>`, a group's scale as a vector."""
         shape = tensor((tiles.columns, self.groups), self.layout.scale)
         kind = self.sum_type(tiles)
         yield f"%stored.{n} = tensor.extract %scales.t[%n.{n}, %g] : {shape}"
         yield convert(f"%wide.{n}", f"%stored.{n}", self.layout.scale, "f32")
         yield f"%scale.{n} = vector.broadcast %wide.{n} : f32 to {kind}"
-        if self.layout.has_zeros:
-            yield from self._zero_point(tiles, n, "%g")
 
     def _zero_point(self, tiles: Tiles, n: int, group: str) -> Iterator[str]:
         """Defines `%zero.<n>`, the zero point of a column as a vector."""
@@ -226,7 +208,7 @@ def narrow_pairs(result: str, value: str, lanes: int) -> Iterator[str]:
     for name, offset in (("low", 0), ("high", half)):
         cut = f"offsets = [{offset}], sizes = [{half}], strides = [1]"
         yield f"{result}.{name} = vector.extract_strided_slice {value} {cut} : {wide} to vector<{half}xf32>"
-    call = f'llvm.call_intrinsic "{_NARROW_PAIR}.{16 * lanes}"({result}.high, {result}.low)'
+    call = f'llvm.call_intrinsic "{NARROW_PAIR}.{16 * lanes}"({result}.high, {result}.low)'
     yield f"{result} = {call} : (vector<{half}xf32>, vector<{half}xf32>) -> vector<{lanes}xbf16>"
 
 

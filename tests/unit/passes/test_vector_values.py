@@ -39,6 +39,10 @@ QUANTIZED = [
     Case(spelling="i8-g128-zp-rows-f32", rows=(1, 1), depth=256, columns=24, element="bf16"),
     Case(spelling="i4-g32-zp-rows-f32", rows=(9,), depth=128, columns=32, element="bf16", has_bias=True),
     Case(spelling="i4-g128-rows-f32", rows=(1, 1), depth=384, columns=5, element="bf16"),
+    Case(spelling="i4-g64-zp-rows-f32", rows=(1, 1), depth=256, columns=70, element="bf16", has_bias=True),
+    Case(spelling="i4-g128-rows-f32", rows=(8,), depth=256, columns=24, element="bf16"),
+    Case(spelling="i4-g64-zp-rows-f32", rows=(37,), depth=128, columns=64, element="bf16"),
+    Case(spelling="i4-channel-rows-f32", rows=(5,), depth=192, columns=9, element="bf16"),
     Case(spelling="i4-channel-rows-f32", rows=(3,), depth=22, columns=6, element="bf16"),
     Case(spelling="f8E4M3FN-channel-rows-f32", rows=(2,), depth=64, columns=8, element="bf16"),
 ]
