@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from amdnfs_targets.aliases import ALIASES
-from amdnfs_targets.registry import TARGETS
+from amdnfs_targets.registry import GROUPS, TARGETS
 from amdnfs_targets.target import Target, TargetKind
 
-EXECUTED_ON_EMULATOR = frozenset({"gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201"})
-"""Targets whose machine code gives the CPU's tokens on a stand-in HIP library (tests/e2e/test_devices.py)."""
+EXECUTED_ON_EMULATOR = frozenset(GROUPS["all-amd"])
+"""Targets whose machine code gives the CPU's tokens on the emulator (tests/e2e/test_devices.py goes through all)."""
 
 RAN_ON_DEVICE = {"cuda-sm_80": "NVIDIA H200", "cuda-sm_90": "NVIDIA H200"}
 """Targets whose programs ran on real hardware, and which (benchmarks/README.md)."""
