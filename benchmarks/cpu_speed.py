@@ -1,16 +1,17 @@
 """Prefill and decode on the CPU beside transformers, in one run; and the time of a step by the size of the pool.
 
-    python benchmarks/cpu_speed.py speed 160m [1.1b]
+    python benchmarks/cpu_speed.py speed 160m 1.1b
+    python benchmarks/cpu_speed.py speed 1.1b --dtype bf16 --quantize none int8 int4
     python benchmarks/cpu_speed.py pool
 
-Random weights in f32 (the type that this CPU path and torch both compute in). The two engines take turns, call by call,
-so that a change of the machine's speed hits both; the ratio is what to quote.
+Random weights; transformers has them unquantised, in the same type. The two engines take turns, call by call, so that a
+change of the machine's speed hits both; the ratio is what to quote.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,9 +22,10 @@ import torch
 from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.device import Program
 from shapes import SHAPES, make_model
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from amdnfs_compile import CompileOptions, compile_model
+from amdnfs_compile.quantize.scheme import Quantize
 
 PROMPT, STEPS = 512, 12
 
@@ -61,40 +63,44 @@ class Ours:
         return self.program.read(greedy)
 
 
-def speed(name: str) -> None:
+def speed(name: str, dtype: str, modes: list[str], batches: tuple[int, ...]) -> None:
     """Prints one row a case."""
-    rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="amdnfs-bench-") as folder:
-        model = make_model(Path(folder) / "model", SHAPES[name], "F32")
-        options = CompileOptions(prefill_chunks=(PROMPT,), decode_batches=(1, 8))
-        bundle = compile_model(model, ["cpu"], Path(folder) / "out", options)
-        reference = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa").eval()
-        ours = Ours(bundle, 2 + (PROMPT + STEPS * 2) // 16)
-        prompt = rng.integers(0, 1000, (1, PROMPT))
-        ids = torch.from_numpy(prompt)
-        with torch.no_grad():
-            mine, theirs, ratio = in_turns(
-                lambda: ours.step(f"prefill_{PROMPT}", prompt, 0),
-                lambda: reference(input_ids=ids, use_cache=False, logits_to_keep=1),
-                3,
-            )
-            print(
-                f"| {name} | prefill {PROMPT} | {PROMPT / mine:.0f} | {PROMPT / theirs:.0f} | {ratio:.2f} |", flush=True
-            )
-            for batch in (1, 8):
-                tokens = rng.integers(0, 1000, (batch, 1))
-                cache = DynamicCache()
-                reference(input_ids=ids[:, :128].expand(batch, -1), past_key_values=cache, use_cache=True)
-                given = torch.from_numpy(tokens)
-                mine, theirs, ratio = in_turns(
-                    lambda: ours.step(f"decode_{batch}", tokens, 128),  # noqa: B023 - called in this round only
-                    lambda: reference(input_ids=given, past_key_values=cache, use_cache=True),  # noqa: B023
-                    STEPS,
-                )
-                print(
-                    f"| {name} | decode, batch {batch} | {batch / mine:.1f} | {batch / theirs:.1f} | {ratio:.2f} |",
-                    flush=True,
-                )
+        model = make_model(Path(folder) / "model", SHAPES[name], dtype.upper())
+        kind = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        reference = AutoModelForCausalLM.from_pretrained(model, dtype=kind, attn_implementation="sdpa").eval()
+        for mode in modes:
+            options = CompileOptions(prefill_chunks=(PROMPT,), decode_batches=batches, quantize=Quantize(mode))
+            bundle = compile_model(model, ["cpu"], Path(folder) / mode, options)
+            with torch.no_grad():
+                compare(f"{name} {dtype if mode == 'none' else mode}", bundle, reference, batches)
+
+
+def compare(label: str, bundle: Path, reference: PreTrainedModel, batches: tuple[int, ...]) -> None:
+    """Prints prefill and decode of one bundle beside transformers."""
+    rng = np.random.default_rng(0)
+    ours = Ours(bundle, 2 + (PROMPT + STEPS * 2) // 16)
+    prompt = rng.integers(0, 1000, (1, PROMPT))
+    ids = torch.from_numpy(prompt)
+    mine, theirs, ratio = in_turns(
+        lambda: ours.step(f"prefill_{PROMPT}", prompt, 0),
+        lambda: reference(input_ids=ids, use_cache=False, logits_to_keep=1),
+        3,
+    )
+    print(f"| {label} | prefill {PROMPT} | {PROMPT / mine:.0f} | {PROMPT / theirs:.0f} | {ratio:.2f} |", flush=True)
+    for batch in batches:
+        tokens = rng.integers(0, 1000, (batch, 1))
+        cache = DynamicCache()
+        reference(input_ids=ids[:, :128].expand(batch, -1), past_key_values=cache, use_cache=True)
+        given = torch.from_numpy(tokens)
+        mine, theirs, ratio = in_turns(
+            lambda: ours.step(f"decode_{batch}", tokens, 128),  # noqa: B023 - called in this round only
+            lambda: reference(input_ids=given, past_key_values=cache, use_cache=True),  # noqa: B023
+            STEPS,
+        )
+        print(
+            f"| {label} | decode, batch {batch} | {batch / mine:.1f} | {batch / theirs:.1f} | {ratio:.2f} |", flush=True
+        )
 
 
 def pool() -> None:
@@ -115,13 +121,22 @@ def pool() -> None:
 
 def main() -> None:
     """Runs what the arguments name."""
-    if sys.argv[1:] == ["pool"]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["speed", "pool"])
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"{', '.join(SHAPES)}; 160m if there is none")
+    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--quantize", nargs="+", default=["none"], choices=["none", "int8", "int4", "w8a8"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    given = parser.parse_args()
+    if unknown := set(given.shapes) - set(SHAPES):
+        parser.error(f"no shape {', '.join(sorted(unknown))}; there are {', '.join(SHAPES)}")
+    if given.what == "pool":
         print("| pool | decode step, 160m f32, batch 1 | ratio |\n|---|---|---|")
         pool()
         return
     print("| model | case | ours, tokens/s | transformers, tokens/s | ours / transformers |\n|---|---|---|---|---|")
-    for name in sys.argv[2:] or ["160m"]:
-        speed(name)
+    for name in given.shapes or ["160m"]:
+        speed(name, given.dtype, given.quantize, tuple(given.batches))
 
 
 if __name__ == "__main__":
