@@ -133,9 +133,10 @@ def test_stories260k_writes_its_story(tmp_path: Path) -> None:
 @pytest.mark.emulator
 def test_stories260k_on_amd_code(tmp_path: Path) -> None:
     """The first 16 tokens, as AMD machine code."""
+    targets = EMULATED[::2]
     options = CompileOptions(prefill_chunks=(16,), decode_batches=(1,))
-    bundle = compile_model(os.environ[STORIES_VARIABLE], EMULATED, tmp_path / "stories", options)
-    for target in EMULATED:
+    bundle = compile_model(os.environ[STORIES_VARIABLE], targets, tmp_path / "stories", options)
+    for target in targets:
         llm = amdnfs_runtime.load(bundle, target=target)
         (result,) = llm.generate([[1]], max_tokens=16)
         assert len(result.token_ids) == 16, target
