@@ -38,6 +38,7 @@ _DEFAULTS = SamplingParams()
 @click.option("--target", help="Use this target of the bundle [default: the best for this machine].")
 @click.option("--emulate", is_flag=True, help="Execute a hip program's machine code on the CPU; slow.")
 @click.option("--kv-pages", "num_pages", type=int, help="Pages of the KV pool.")
+@click.option("--draft", type=click.Path(path_type=Path), help="Bundle of a smaller model that guesses next tokens.")
 @click.option("--no-check", is_flag=True, help="Skip the digests of the bundle's files.")
 @click.option("--json", "as_json", is_flag=True, help="Print token ids, timings and finish reason as JSON.")
 def generate_command(
@@ -47,6 +48,7 @@ def generate_command(
     target: str | None,
     emulate: bool,
     num_pages: int | None,
+    draft: Path | None,
     no_check: bool,
     as_json: bool,
     **choices: Any,
@@ -58,7 +60,7 @@ def generate_command(
     texts = list(prompts) or [_standard_input()]
     if emulate:
         target = _emulated(bundle, target)
-    llm = load(bundle, target=target, num_pages=num_pages, check=not no_check)
+    llm = load(bundle, target=target, num_pages=num_pages, check=not no_check, draft=draft)
     asked: list[Any] = _chats(bundle, texts, llm.tokenizer) if chat else list(texts)
     if as_json:
         results = llm.generate(asked, params)

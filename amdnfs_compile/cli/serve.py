@@ -76,6 +76,7 @@ def _checked_keys(_context: click.Context, _option: click.Parameter, keys: tuple
 @click.option("--max-running", type=int, help="Most texts that are written at once [default: the largest batch].")
 @click.option("--max-step-tokens", type=int, help="Tokens of a step [default: two pieces of prompts and a batch].")
 @click.option("--no-prefix-cache", is_flag=True, help="Compute each prompt from its beginning.")
+@click.option("--draft", type=click.Path(path_type=Path), help="Bundle of a smaller model that guesses next tokens.")
 @click.option("--call-timeout", "call_timeout_s", type=float, default=_ENGINE.call_timeout_s, show_default=True)
 @click.option("--no-check", is_flag=True, help="Skip the digests of the bundle's files.")
 def serve_command(
@@ -86,6 +87,7 @@ def serve_command(
     max_running: int | None,
     max_step_tokens: int | None,
     no_prefix_cache: bool,
+    draft: Path | None,
     call_timeout_s: float,
     no_check: bool,
     **choices: Any,
@@ -101,7 +103,7 @@ def serve_command(
             prefix_cache=not no_prefix_cache,
             call_timeout_s=call_timeout_s,
         )
-    _serve(bundle, target, config, engine_config, check=not no_check)
+    _serve(bundle, target, draft, config, engine_config, check=not no_check)
 
 
 @contextmanager
@@ -117,7 +119,15 @@ def _option_names() -> Iterator[None]:
         raise UsageError(told + given + value) from error
 
 
-def _serve(bundle: Path, target: str | None, config: ServerConfig, engine_config: EngineConfig, *, check: bool) -> None:
+def _serve(
+    bundle: Path,
+    target: str | None,
+    draft: Path | None,
+    config: ServerConfig,
+    engine_config: EngineConfig,
+    *,
+    check: bool,
+) -> None:
     try:
         from amdnfs_runtime.server import listen, logs, service
     except ModuleNotFoundError as error:
@@ -131,7 +141,7 @@ def _serve(bundle: Path, target: str | None, config: ServerConfig, engine_config
 
     listen.check_tls(config)
     with listen.open_socket(config) as sock:
-        engine = load_engine(bundle, target=target, check=check, config=engine_config)
+        engine = load_engine(bundle, target=target, check=check, draft=draft, config=engine_config)
         made = service.Service(
             AsyncEngine(engine),
             config,

@@ -94,7 +94,7 @@ def _decode(call: DecodeCall | VerifyCall) -> Arguments:
     num_jobs, num_tokens = len(call.jobs), call.tokens if isinstance(call, VerifyCall) else 1
     tokens, start = np.zeros((call.size, num_tokens), np.int64), np.zeros(call.size, np.int64)
     valid = np.zeros(call.size, np.int64)
-    tokens[:num_jobs, 0] = [job.tokens[-1] for job in call.jobs]
+    tokens[:num_jobs, 0] = [job.tokens[job.num_computed] for job in call.jobs]
     start[:num_jobs] = [job.num_computed for job in call.jobs]
     valid[:num_jobs] = 1
     if isinstance(call, VerifyCall):

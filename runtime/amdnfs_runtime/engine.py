@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from amdnfs_runtime.bundle import Manifest
 from amdnfs_runtime.calls import DeviceProgram, ProgramNames, arguments_of
 from amdnfs_runtime.config import EngineConfig
+from amdnfs_runtime.drafts import Draft, DraftSource
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
 from amdnfs_runtime.generation import Generation
 from amdnfs_runtime.health import Counters, EngineStats, Health
@@ -26,6 +27,7 @@ from amdnfs_runtime.prefix import OnRemoved, OnStored, PrefixCache
 from amdnfs_runtime.prompts import check_prompt, check_vocabulary, encode
 from amdnfs_runtime.request import Output, SamplingParams
 from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler, VerifyCall
+from amdnfs_runtime.speculation import Guesser, GuessSource, NgramSource
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
 
 
@@ -52,6 +54,7 @@ class Engine:
         num_pages: int,
         config: EngineConfig,
         *,
+        draft: Draft | None = None,
         clock: Callable[[], float] = time.perf_counter,
         on_stored: OnStored | None = None,
         on_removed: OnRemoved | None = None,
@@ -65,6 +68,7 @@ class Engine:
             tokenizer: Makes tokens of prompts and text of tokens; None for token ids only.
             num_pages: Pages of the pool, the null page included.
             config: Limits.
+            draft: A small model that guesses next tokens; only for a program that checks guesses.
             clock: Seconds.
             on_stored: Told of pages that later prompts can use; see `prefix`.
             on_removed: Told of pages that are gone.
@@ -88,7 +92,11 @@ class Engine:
         if config.prefix_cache:
             self._cache = PrefixCache(self._pool, on_stored=on_stored, on_removed=on_removed)
         self._guesses = config.speculate and self._names.verify_tokens > 1
-        self._scheduler = Scheduler(self._pool, limits_of(self._names, config), self._cache)
+        assert draft is None or self._guesses, "see draft_bundle.check_can_guess"
+        self.draft = None if draft is None else DraftSource(draft, self.health, self.counters, clock)
+        sources: list[GuessSource] = [NgramSource()] if self._guesses else []
+        self._guesser = Guesser(sources if self.draft is None else [*sources, self.draft])
+        self._scheduler = Scheduler(self._pool, limits_of(self._names, config), self._cache, self._guesser)
         self._program = program
         self._pools = program.make_pools(manifest, num_pages)
         self._requests: dict[str, Request] = {}
@@ -245,16 +253,19 @@ class Engine:
             num_pages=self._pool.num_pages - 1,
             num_used_pages=self._pool.num_used,
             num_cached_pages=0 if self._cache is None else self._cache.num_pages,
+            guesses=self._guesser.counts,
             totals=dataclasses.replace(self.counters),
         )
 
     def check_integrity(self) -> None:
-        """Checks pages, prefix cache and scheduler; for tests.
+        """Checks pages, prefix cache, scheduler and draft; for tests.
 
         Raises:
             InternalError: If something does not fit.
         """
         self._scheduler.check_integrity()
+        if self.draft is not None:
+            self.draft.check_integrity()
 
     def _call(self, call: Call) -> tuple[Any, Any] | None:
         """Makes one device call: greedy tokens and logits where wanted; None for a piece inside a prompt."""
@@ -311,8 +322,8 @@ class Engine:
                 self.counters.num_prompt_tokens += job.num_prompt
                 self.counters.num_cached_tokens += job.num_cached
             self.counters.num_generated_tokens += num_taken
-            if guess and job.lookup is not None:
-                job.lookup.told(num_taken - 1)
+            if guess:
+                self._guesser.told(job.order, len(guess), num_taken - 1)
                 self.counters.num_guessed_tokens += len(guess)
                 self.counters.num_right_tokens += num_taken - 1
             if generation.finish_reason is not None:

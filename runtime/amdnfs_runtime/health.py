@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from amdnfs_runtime.scheduler import Call, PrefillCall
+from amdnfs_runtime.speculation import GuessCounts
 
 
 @dataclass(kw_only=True, slots=True)
@@ -61,6 +63,8 @@ class Counters:
     """Guessed tokens that calls checked."""
     num_right_tokens: int = 0
     """Those of them that were right."""
+    num_draft_calls: int = 0
+    """Calls of the draft."""
     step_s: float = 0.0
     """Seconds in steps."""
     device_s: float = 0.0
@@ -75,6 +79,11 @@ class Counters:
         else:
             self.num_decode_calls += 1
             self.num_decode_rows += len(call.jobs)
+
+    def count_draft_call(self, seconds: float) -> None:
+        """Adds a device call of the draft."""
+        self.device_s += seconds
+        self.num_draft_calls += 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,5 +102,7 @@ class EngineStats:
     """Pages that running samples hold."""
     num_cached_pages: int
     """Pages that later prompts can use, held by a running sample or not."""
+    guesses: Mapping[str, GuessCounts]
+    """Sums since the start by who guessed: `speculation.NGRAM`, `speculation.DRAFT`; those that are asked."""
     totals: Counters
     """Sums since the start."""

@@ -15,9 +15,11 @@ from amdnfs_runtime.calls import ProgramNames
 from amdnfs_runtime.checks import from_options
 from amdnfs_runtime.config import EngineConfig, check_num_pages
 from amdnfs_runtime.device import Program, choose_target, inspect_host
+from amdnfs_runtime.draft_bundle import DraftBundle, check_can_guess, check_draft, open_draft
+from amdnfs_runtime.drafts import Draft
 from amdnfs_runtime.engine import Engine, Request, limits_of
 from amdnfs_runtime.errors import UsageError
-from amdnfs_runtime.memory import device_memory, pool_pages
+from amdnfs_runtime.memory import device_memory, draft_pool_pages, pool_pages
 from amdnfs_runtime.pages import PagePool
 from amdnfs_runtime.prefix import OnRemoved, OnStored
 from amdnfs_runtime.prompts import encode, load_tokenizer
@@ -30,6 +32,7 @@ def load(
     target: str | None = None,
     num_pages: int | None = None,
     check: bool = True,
+    draft: str | Path | None = None,
     config: EngineConfig | None = None,
 ) -> LLM:
     """Loads a bundle on the best device of this machine.
@@ -39,14 +42,17 @@ def load(
         target: Name of one of its targets; by default the best one that runs here.
         num_pages: Pages of the KV pool, the null page included; the same as `kv_pages` of `config`.
         check: Compare every file with the manifest's digest first; costs one read of the weights.
+        draft: Another bundle, of a smaller model with the same vocabulary, that guesses next tokens for this one to
+            check (`amdnfs-compile --speculate K`); texts do not change.
         config: How the engine runs.
 
     Raises:
-        ArtifactError: If the bundle is damaged or none of its programs runs here.
-        CapacityError: If `num_pages` cannot hold a single token, or the memory does not hold the pool.
-        UsageError: If `num_pages` is not a whole number, or given twice.
+        ArtifactError: If a bundle is damaged, none of its programs runs here, or the bundle checks no guesses and a
+            draft is given.
+        CapacityError: If `num_pages` cannot hold a single token, or the memory does not hold the pools.
+        UsageError: If `num_pages` is not a whole number, or given twice, or the draft has another vocabulary.
     """
-    return LLM(load_engine(path, target=target, num_pages=num_pages, check=check, config=config))
+    return LLM(load_engine(path, target=target, num_pages=num_pages, check=check, draft=draft, config=config))
 
 
 def load_engine(
@@ -55,6 +61,7 @@ def load_engine(
     target: str | None = None,
     num_pages: int | None = None,
     check: bool = True,
+    draft: str | Path | None = None,
     config: EngineConfig | None = None,
     on_stored: OnStored | None = None,
     on_removed: OnRemoved | None = None,
@@ -73,12 +80,33 @@ def load_engine(
         others = [item for other, item in manifest.targets.items() if other != name]
         skipped = {item.program for item in others} | {item.facts for item in others}
         verify_files(folder, manifest, [item for item in manifest.files if item not in skipped])
-    entry = manifest.targets[name]
-    num_running = limits_of(ProgramNames(entry, f"{folder}: {name}"), config).max_running
-    pages = pool_pages(manifest, entry.kind, config, num_running, device_memory(entry.kind))
     tokenizer = load_tokenizer(folder)
+    names = ProgramNames(manifest.targets[name], f"{folder}: {name}")
+    guessing = None
+    if draft is not None:
+        check_can_guess(names, config, folder, name)
+        guessing = open_draft(Path(draft), name)
+        check_draft(guessing, manifest, tokenizer, check_files=check)
+    pages, draft_pages = _pool_sizes(manifest, manifest.targets[name].kind, names, config, guessing)
     program = Program(folder, manifest, name)
-    return Engine(program, manifest, name, tokenizer, pages, config, on_stored=on_stored, on_removed=on_removed)
+    loaded: Draft | None = None if guessing is None else guessing.load(draft_pages)
+    return Engine(
+        program, manifest, name, tokenizer, pages, config, draft=loaded, on_stored=on_stored, on_removed=on_removed
+    )
+
+
+def _pool_sizes(
+    manifest: Manifest, kind: str, names: ProgramNames, config: EngineConfig, draft: DraftBundle | None
+) -> tuple[int, int]:
+    """Pages of the pool and of the draft's, before anything is loaded; 0 for no draft."""
+    num_running = limits_of(names, config).max_running
+    if draft is None:
+        return pool_pages(manifest, kind, config, num_running, device_memory(kind)), 0
+    if draft.kind == kind:
+        pages = pool_pages(manifest, kind, config, num_running, device_memory(kind), draft.manifest)
+        return pages, draft_pool_pages(draft.manifest, manifest, pages, num_running)
+    pages = pool_pages(manifest, kind, config, num_running, device_memory(kind))
+    return pages, pool_pages(draft.manifest, draft.kind, EngineConfig(), num_running, device_memory(draft.kind))
 
 
 class LLM:

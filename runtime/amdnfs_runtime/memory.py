@@ -7,7 +7,8 @@
     vulkan   not known                                                      -
 
 By default the pool holds a full context for each running request, but no more than 1 GiB unless a single context needs
-it. `kv_pages` sets the pages, `memory_fraction` the share of the memory that is free beside the weights.
+it. `kv_pages` sets the pages, `memory_fraction` the share of the memory that is free beside the weights. A draft on the
+same device has a pool of its own for as many tokens, and its weights and pages are counted with the others.
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ class DeviceMemory:
 
 
 def pool_pages(
-    manifest: Manifest, kind: str, config: EngineConfig, num_running: int, memory: DeviceMemory | None
+    manifest: Manifest,
+    kind: str,
+    config: EngineConfig,
+    num_running: int,
+    memory: DeviceMemory | None,
+    draft: Manifest | None = None,
 ) -> int:
     """Pages of the KV pool, the null page included.
 
@@ -56,31 +62,49 @@ def pool_pages(
         config: What the user wants.
         num_running: Requests that run at once.
         memory: What the device has; None if that is not known.
+        draft: A draft on the same device: room is left for its weights, and for a pool of as many tokens.
 
     Raises:
         CapacityError: If the memory does not hold the pool; with the numbers, and what to change.
         UsageError: If a share is wanted of a memory that is not known.
     """
-    page_bytes = max(1, manifest.page_bytes)
+    needs = _Needs.of(manifest, draft)
     if config.kv_pages is not None:
         check_num_pages(config.kv_pages)
-        _check_holds(config.kv_pages, page_bytes, kind, memory)
+        _check_holds(config.kv_pages, needs, kind, memory)
         return config.kv_pages
     one_context = -(-manifest.model.context_tokens // manifest.page_tokens)
     if config.memory_fraction is not None:
-        return _pages_of_share(config.memory_fraction, manifest, one_context, memory)
-    affordable = DEFAULT_POOL_BYTES // page_bytes
+        return _pages_of_share(config.memory_fraction, manifest, needs, one_context, memory)
+    affordable = DEFAULT_POOL_BYTES // max(1, manifest.page_bytes)
     num_pages = 1 + max(one_context, min(one_context * num_running, affordable))
     if memory is None:
         return num_pages
-    most = _beside_weights(manifest, memory, memory.share) // page_bytes
+    most = needs.beside_weights(memory, memory.share) // needs.page_bytes
     if most <= one_context:
+        context_bytes = (1 + one_context) * needs.page_bytes
         raise CapacityError(
-            f"one full context of {manifest.model.context_tokens} tokens takes {_mib((1 + one_context) * page_bytes)} "
-            f"MiB of KV pages beside {_mib(weight_bytes(manifest))} MiB of weights, but {_mib(memory.free_bytes)} MiB "
-            f"are free ({memory.source}), of which {memory.share:.0%} may be used; {_REMEDY}"
+            f"one full context of {manifest.model.context_tokens} tokens takes {_mib(context_bytes)} MiB of KV pages "
+            f"beside {_mib(needs.weight_bytes)} MiB of weights{needs.note}, but {_mib(memory.free_bytes)} MiB are "
+            f"free ({memory.source}), of which {memory.share:.0%} may be used; {_REMEDY}"
         )
     return min(num_pages, most)
+
+
+def draft_pool_pages(draft: Manifest, manifest: Manifest, num_pages: int, num_running: int) -> int:
+    """Pages of a draft's pool, the null page included: for as many tokens as the pool of the model holds.
+
+    More than a full context for each running request is of no use, as a draft keeps nothing of what has ended.
+
+    Args:
+        draft: The draft.
+        manifest: The model.
+        num_pages: Pages of the model's pool, the null page included.
+        num_running: Requests that run at once.
+    """
+    as_many = -(-(num_pages - 1) * manifest.page_tokens // draft.page_tokens)
+    context = min(draft.model.context_tokens, manifest.model.context_tokens)
+    return 1 + min(as_many, num_running * -(-context // draft.page_tokens))
 
 
 def weight_bytes(manifest: Manifest) -> int:
@@ -152,35 +176,64 @@ def nvidia_memory() -> DeviceMemory | None:
         return None
 
 
-def _pages_of_share(fraction: float, manifest: Manifest, one_context: int, memory: DeviceMemory | None) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Needs:
+    """What a model and its draft take."""
+
+    page_bytes: int
+    """Bytes of a page of the model's pool, and of as many tokens in the draft's."""
+    weight_bytes: int
+    """Bytes of all weights."""
+    draft_weight_bytes: int
+    """Those of them that are the draft's."""
+    note: str
+    """What a message says of the draft."""
+
+    @staticmethod
+    def of(manifest: Manifest, draft: Manifest | None) -> _Needs:
+        page_bytes, num_bytes = max(1, manifest.page_bytes), weight_bytes(manifest)
+        if draft is None:
+            return _Needs(page_bytes=page_bytes, weight_bytes=num_bytes, draft_weight_bytes=0, note="")
+        share = -(-draft.page_bytes * manifest.page_tokens // draft.page_tokens)
+        return _Needs(
+            page_bytes=page_bytes + share,
+            weight_bytes=num_bytes + weight_bytes(draft),
+            draft_weight_bytes=weight_bytes(draft),
+            note=" (the draft's counted with them)",
+        )
+
+    def beside_weights(self, memory: DeviceMemory, share: float) -> int:
+        return int((memory.free_bytes - self.weight_bytes) * share)
+
+
+def _pages_of_share(
+    fraction: float, manifest: Manifest, needs: _Needs, one_context: int, memory: DeviceMemory | None
+) -> int:
     if memory is None:
         raise UsageError("memory_fraction: nobody tells how much memory this device has free; give kv_pages instead")
-    page_bytes = max(1, manifest.page_bytes)
-    num_pages = _beside_weights(manifest, memory, fraction) // page_bytes
+    num_pages = needs.beside_weights(memory, fraction) // needs.page_bytes
     if num_pages <= one_context:
         raise CapacityError(
             f"memory_fraction={fraction:g} of {_mib(memory.free_bytes)} MiB free ({memory.source}), less "
-            f"{_mib(weight_bytes(manifest))} MiB of weights, is {max(0, num_pages)} KV pages of {page_bytes >> 10} "
-            f"KiB; one full context of {manifest.model.context_tokens} tokens needs {1 + one_context}; "
-            "give a larger memory_fraction, set kv_pages, or compile with a shorter --context"
+            f"{_mib(needs.weight_bytes)} MiB of weights{needs.note}, is {max(0, num_pages)} KV pages of "
+            f"{needs.page_bytes >> 10} KiB; one full context of {manifest.model.context_tokens} tokens needs "
+            f"{1 + one_context}; give a larger memory_fraction, set kv_pages, or compile with a shorter --context"
         )
     return num_pages
 
 
-def _check_holds(num_pages: int, page_bytes: int, kind: str, memory: DeviceMemory | None) -> None:
+def _check_holds(num_pages: int, needs: _Needs, kind: str, memory: DeviceMemory | None) -> None:
     """Refuses a pool that the device cannot hold, or that no device can."""
     available = _LARGEST_POOL_BYTES if memory is None else memory.free_bytes
     if kind == "cpu":  # what others use now may be free when it is needed: only what cannot be there is refused
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if num_pages * page_bytes > available:
+    wanted = num_pages * needs.page_bytes + needs.draft_weight_bytes
+    if wanted > available:
+        draft = ", with the draft's pool and weights," if needs.note else ""
         raise CapacityError(
-            f"a pool of {num_pages} pages takes {_mib(num_pages * page_bytes)} MiB, but there are {_mib(available)} "
+            f"a pool of {num_pages} pages{draft} takes {_mib(wanted)} MiB, but there are {_mib(available)} "
             f"MiB; {_REMEDY}"
         )
-
-
-def _beside_weights(manifest: Manifest, memory: DeviceMemory, share: float) -> int:
-    return int((memory.free_bytes - weight_bytes(manifest)) * share)
 
 
 def _number(path: Path) -> int | None:

@@ -279,6 +279,11 @@ class RequestPages:
         return tuple(self._pages)
 
     @property
+    def num_pages(self) -> int:
+        """Pages held now."""
+        return len(self._pages)
+
+    @property
     def token_capacity(self) -> int:
         """Tokens that fit into the pages held now."""
         return len(self._pages) * self._pool.page_tokens

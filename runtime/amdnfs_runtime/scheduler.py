@@ -24,7 +24,7 @@ from operator import attrgetter
 
 from amdnfs_runtime.pages import InternalError, PagePool, RequestPages
 from amdnfs_runtime.prefix import PageHashes, PrefixCache
-from amdnfs_runtime.speculation import PromptLookup
+from amdnfs_runtime.speculation import Ask, Guesser
 
 _ORDER = attrgetter("order")
 
@@ -46,7 +46,6 @@ class Job:
     __slots__ = (
         "hashes",
         "leader",
-        "lookup",
         "most_tokens",
         "num_cached",
         "num_computed",
@@ -67,7 +66,7 @@ class Job:
             prompt: Its tokens; at least one.
             pool: Where its pages come from.
             leader: Another job with the same prompt, which computes it for both.
-            most_tokens: Most tokens that prompt and text can have; if given, its next tokens are guessed.
+            most_tokens: Most tokens that prompt and text can have; without it nothing is guessed for this job.
         """
         self.order = -1
         self.tokens = list(prompt)
@@ -79,7 +78,6 @@ class Job:
         self.hashes = PageHashes(self.tokens, pool.page_tokens)
         self.leader = leader
         self.most_tokens = most_tokens or 0
-        self.lookup = None if most_tokens is None else PromptLookup(self.tokens)
         self.state = JobState.WAITING
 
     @property
@@ -166,17 +164,21 @@ class Limits:
 class Scheduler:
     """Decides what the next step computes."""
 
-    def __init__(self, pool: PagePool, limits: Limits, cache: PrefixCache | None) -> None:
+    def __init__(
+        self, pool: PagePool, limits: Limits, cache: PrefixCache | None, guesser: Guesser | None = None
+    ) -> None:
         """Starts without requests.
 
         Args:
             pool: The pages.
             limits: What a step can hold.
             cache: Where computed pages are found again; None for nowhere.
+            guesser: Who guesses next tokens, if the limits have programs that check guesses.
         """
         self._pool = pool
         self._limits = limits
         self._cache = cache
+        self._guesser = guesser if limits.verify_tokens else None
         self._waiting: list[Job] = []
         self._running: list[Job] = []
         self._num_jobs = 0
@@ -205,6 +207,8 @@ class Scheduler:
             self._take_out(job)
             job.pages.release()
             job.state = JobState.DONE
+            if self._guesser is not None:
+                self._guesser.forget(job.order)
 
     def plan(self) -> list[Call]:
         """The calls of the next step; empty only if there is no job.
@@ -285,6 +289,8 @@ class Scheduler:
         job.pages.release()
         job.num_computed = job.num_stored = 0
         job.state = JobState.WAITING
+        if self._guesser is not None:
+            self._guesser.release(job.order)
         bisect.insort(self._waiting, job, key=_ORDER)
         self.num_preemptions += 1
 
@@ -342,10 +348,11 @@ class Scheduler:
         """All running requests of which the last token is left, in as few calls as the programs allow."""
         jobs = [job for job in self._running if job.num_left == 1]
         sizes, tokens = self._limits.decode_sizes, self._limits.verify_tokens
+        found = self._guesses(jobs)
         calls: list[DecodeCall | VerifyCall] = []
         for begin in range(0, len(jobs), sizes[-1]):
             part = tuple(jobs[begin : begin + sizes[-1]])
-            guesses = tuple(self._guess(job) for job in part) if tokens else ()
+            guesses = tuple(tuple(found.get(job.order, ())) for job in part)
             if any(guesses):
                 size = next(size for size in self._limits.verify_sizes if size >= len(part))
                 calls.append(VerifyCall(part, guesses, size, tokens))
@@ -353,17 +360,26 @@ class Scheduler:
                 calls.append(DecodeCall(part, next(size for size in sizes if size >= len(part))))
         return calls
 
-    def _guess(self, job: Job) -> tuple[int, ...]:
-        """Guessed tokens of a job; no more than it can still generate, and than there is room for without pressing."""
-        if job.lookup is None:
-            return ()
-        num_tokens, pages = len(job.tokens), job.pages
-        most = min(self._limits.verify_tokens, job.most_tokens - num_tokens) - 1
+    def _guesses(self, jobs: Sequence[Job]) -> dict[int, list[int]]:
+        """Guessed tokens of jobs by their order, and pages for them.
+
+        No job gets more than it can still generate, and than there is room for without pressing.
+        """
+        if self._guesser is None:
+            return {}
+        asks = []
         num_spare = max(0, self._pool.num_free - len(self._running))
-        most = min(most, (len(pages.pages) + num_spare) * self._pool.page_tokens - num_tokens)
-        guess = job.lookup.guess(most)
-        pages.ensure(num_tokens + len(guess))
-        return tuple(guess)
+        for job in jobs:
+            num_tokens = len(job.tokens)
+            most = min(self._limits.verify_tokens, job.most_tokens - num_tokens) - 1
+            most = min(most, job.pages.token_capacity + num_spare * self._pool.page_tokens - num_tokens)
+            if most > 0:
+                num_spare -= max(0, self._pool.pages_for(num_tokens + most) - job.pages.num_pages)
+                asks.append(Ask(job.order, job.tokens, most))
+        guesses = self._guesser.guess(asks)
+        for job in jobs:
+            job.pages.ensure(len(job.tokens) + len(guesses.get(job.order, ())))
+        return guesses
 
     def _take_out(self, job: Job) -> None:
         jobs = self._running if job.state is JobState.RUNNING else self._waiting

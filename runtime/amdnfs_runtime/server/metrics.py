@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from amdnfs_runtime.async_engine import AsyncEngine, EngineStatus
 from amdnfs_runtime.request import FinishReason
+from amdnfs_runtime.speculation import DRAFT, NGRAM, GuessCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Media type of the text form."""
@@ -94,8 +95,20 @@ class EngineCollector(Collector):
             ("amdnfs_device_seconds", "Time in device calls.", totals.device_s),
         ):
             yield CounterMetricFamily(name, text, value=count)
+        yield from self._guesses(stats.guesses)
         for name, text, count, total in (
             ("amdnfs_step_seconds", "Time of a step.", totals.num_steps, totals.step_s),
             ("amdnfs_batch_size", "Samples in a decode call.", totals.num_decode_calls, totals.num_decode_rows),
         ):
             yield SummaryMetricFamily(name, text, count_value=count, sum_value=total)
+
+    @staticmethod
+    def _guesses(counts: Mapping[str, GuessCounts]) -> Iterator[Metric]:
+        """Guessed tokens by source; sources that are not asked have zeros, so that a first guess is a difference."""
+        guessed = CounterMetricFamily("amdnfs_guessed_tokens", "Guessed tokens that were checked.", labels=["source"])
+        right = CounterMetricFamily("amdnfs_accepted_guesses", "Those of them that were right.", labels=["source"])
+        for source in (NGRAM, DRAFT):
+            of_source = counts.get(source, GuessCounts())
+            guessed.add_metric([source], of_source.num_guessed)
+            right.add_metric([source], of_source.num_right)
+        yield from (guessed, right)

@@ -58,10 +58,11 @@ def logits_of(context: Sequence[int], vocab: int = VOCAB) -> np.ndarray:
 
 
 class PagedProgram:
-    """The device. `fail_at` says of each call by its number, from 0, whether it fails."""
+    """The device. `fail_at` says of each call by its number, from 0, whether it fails; `salt` is for other weights."""
 
-    def __init__(self, fail_at: Callable[[int], bool] = lambda number: False) -> None:
+    def __init__(self, fail_at: Callable[[int], bool] = lambda number: False, salt: Sequence[int] = ()) -> None:
         self.fail_at = fail_at
+        self.salt = salt
         self.num_calls = 0
         self.num_tokens = 0
         self.num_rows_read = 0
@@ -101,9 +102,9 @@ class PagedProgram:
             assert min(context) >= 0, "a position that nobody wrote is read"
             if point.kind == "verify":
                 for index in range(count):
-                    logits[row, index] = logits_of(context[: begin + index + 1], logits.shape[2])
+                    logits[row, index] = logits_of([*self.salt, *context[: begin + index + 1]], logits.shape[2])
             else:
-                logits[row] = logits_of(context, logits.shape[2])
+                logits[row] = logits_of([*self.salt, *context], logits.shape[2])
         if point.kind != "verify":
             logits = logits[:, 0]
         assert len(set(written)) == len(written), "two requests write to one place"

@@ -13,7 +13,15 @@ from amdnfs_runtime.bundle import FileEntry, Manifest
 from amdnfs_runtime.checks import from_options
 from amdnfs_runtime.config import EngineConfig
 from amdnfs_runtime.errors import CapacityError, UsageError
-from amdnfs_runtime.memory import DeviceMemory, amd_memory, device_memory, host_memory, nvidia_memory, pool_pages
+from amdnfs_runtime.memory import (
+    DeviceMemory,
+    amd_memory,
+    device_memory,
+    draft_pool_pages,
+    host_memory,
+    nvidia_memory,
+    pool_pages,
+)
 
 from tests.unit.runtime.fakes import make_manifest
 
@@ -160,3 +168,25 @@ def test_configurations_that_make_no_sense(values: dict[str, Any], message: str)
     with pytest.raises(UsageError) as error:
         from_options(EngineConfig, values, "engine option")
     assert str(error.value).startswith(message)
+
+
+def test_a_draft_is_counted_with_the_model(manifest: Manifest) -> None:
+    assert pool_pages(manifest, "hip", EngineConfig(), 8, None, manifest) == 1 + 8 * 16
+    assert pool_pages(manifest, "hip", EngineConfig(), 8, free(110), manifest) == (110 - 20) // 2 // 2
+    assert pool_pages(manifest, "hip", EngineConfig(memory_fraction=0.9), 8, free(110), manifest) == 81 // 2
+    assert pool_pages(manifest, "hip", EngineConfig(kv_pages=50), 8, free(110), manifest) == 50
+    with pytest.raises(CapacityError, match="a pool of 51 pages, with the draft's pool and weights, takes 112 MiB"):
+        pool_pages(manifest, "hip", EngineConfig(kv_pages=51), 8, free(110), manifest)
+    with pytest.raises(CapacityError, match=r"takes 34 MiB of KV pages beside 20 MiB of weights \(the draft's counted"):
+        pool_pages(manifest, "hip", EngineConfig(), 8, free(70), manifest)
+    with pytest.raises(CapacityError, match=r"less 20 MiB of weights \(the draft's counted with them\), is 9 KV pages"):
+        pool_pages(manifest, "hip", EngineConfig(memory_fraction=0.2), 8, free(110), manifest)
+
+
+def test_a_draft_has_room_for_as_many_tokens(manifest: Manifest) -> None:
+    small = dataclasses.replace(manifest, page_tokens=3)
+    assert draft_pool_pages(manifest, manifest, 50, 8) == 50
+    assert draft_pool_pages(small, manifest, 50, 8) == 1 + 66
+    assert draft_pool_pages(manifest, manifest, 5000, 8) == 1 + 8 * 16
+    short = dataclasses.replace(manifest, model=dataclasses.replace(manifest.model, context_tokens=30))
+    assert draft_pool_pages(short, manifest, 5000, 8) == 1 + 8 * 8

@@ -177,16 +177,6 @@ def test_a_compiled_program_checks_guesses(guessing_bundle: Path, options: dict[
     assert texts[0] == texts[1]
 
 
-@pytest.fixture(scope="module")
-def guessing_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model with programs that check guesses."""
-    from amdnfs_compile import CompileOptions, compile_model
-
-    model = Path(__file__).parents[3] / "examples" / "demo_model"
-    options = CompileOptions(prefill_chunks=(16,), decode_batches=(1,), speculate=3)
-    return compile_model(model, ["cpu"], tmp_path_factory.mktemp("bundles") / "demo.amdnfs", options)
-
-
 def points(*shapes: tuple[int, int]) -> Iterator[Any]:
     for batch, tokens in shapes:
         yield fakes.EntryPoint(name=f"verify_{batch}x{tokens}", kind="verify", batch=batch, tokens=tokens)
