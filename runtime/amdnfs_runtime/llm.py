@@ -87,7 +87,7 @@ def load_engine(
         check_can_guess(names, config, folder, name)
         guessing = open_draft(Path(draft), name)
         check_draft(guessing, manifest, tokenizer, check_files=check)
-    pages, draft_pages = _pool_sizes(manifest, manifest.targets[name].kind, names, config, guessing)
+    pages, draft_pages = pool_sizes(manifest, manifest.targets[name].kind, names, config, guessing)
     program = Program(folder, manifest, name)
     loaded: Draft | None = None if guessing is None else guessing.load(draft_pages)
     return Engine(
@@ -95,10 +95,25 @@ def load_engine(
     )
 
 
-def _pool_sizes(
+def pool_sizes(
     manifest: Manifest, kind: str, names: ProgramNames, config: EngineConfig, draft: DraftBundle | None
 ) -> tuple[int, int]:
-    """Pages of the pool and of the draft's, before anything is loaded; 0 for no draft."""
+    """Pages of the pool and of the draft's, before anything is loaded.
+
+    Args:
+        manifest: The model.
+        kind: Kind of its target.
+        names: Its programs.
+        config: What the user wants.
+        draft: The draft; on a device of another kind its memory is asked for apart.
+
+    Returns:
+        The null pages included; 0 for no draft.
+
+    Raises:
+        CapacityError: If a device does not hold its pools.
+        UsageError: If a share is wanted of a memory that is not known.
+    """
     num_running = limits_of(names, config).max_running
     if draft is None:
         return pool_pages(manifest, kind, config, num_running, device_memory(kind)), 0

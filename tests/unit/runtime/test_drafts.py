@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from amdnfs_runtime.async_engine import AsyncEngine
 from amdnfs_runtime.bundle import TOKENIZER, FileEntry, Manifest, read_manifest
+from amdnfs_runtime.calls import ProgramNames
 from amdnfs_runtime.config import EngineConfig
 from amdnfs_runtime.draft_bundle import DraftBundle, check_draft, open_draft
 from amdnfs_runtime.drafts import Draft
 from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.errors import ArtifactError, UsageError
-from amdnfs_runtime.llm import load
+from amdnfs_runtime.llm import load, pool_sizes
 from amdnfs_runtime.request import SamplingParams
+from amdnfs_runtime.server.metrics import Metrics
 from amdnfs_runtime.speculation import Ask, Guesser, NgramSource, Patience
 from click.testing import CliRunner
 from tokenizers import Tokenizer, models
@@ -384,6 +387,26 @@ def test_generate_with_a_draft(guessing_bundle: Path) -> None:
     )
     assert (drafted.exit_code, drafted.output) == (0, plain.output)
     assert plain.output.startswith("17 + 25 = 42.")
+
+
+def test_metrics_count_guesses_by_source() -> None:
+    engine = make_drafted()
+    run_all(engine, PROMPTS, SamplingParams(max_tokens=40))
+    text = Metrics(AsyncEngine(engine)).text().decode()
+    for source, counts in engine.stats().guesses.items():
+        assert f'amdnfs_guessed_tokens_total{{source="{source}"}} {counts.num_guessed:.1f}' in text
+        assert f'amdnfs_accepted_guesses_total{{source="{source}"}} {counts.num_right:.1f}' in text
+    assert engine.stats().guesses["draft"].num_right > 0
+
+
+def test_a_draft_on_another_device_is_sized_by_itself(tmp_path: Path) -> None:
+    entry = make_manifest().targets["cpu"]
+    names = ProgramNames(entry, "cpu")
+    for kind, expected in (("cpu", (9, 9)), ("vulkan", (9, 1 + 4 * 16))):
+        manifest = dataclasses.replace(make_manifest(), targets={"x": dataclasses.replace(entry, kind=kind)})
+        draft = DraftBundle(folder=tmp_path, manifest=manifest, target_name="x")
+        assert pool_sizes(make_manifest(), "cpu", names, EngineConfig(kv_pages=9), draft) == expected
+    assert pool_sizes(make_manifest(), "cpu", names, EngineConfig(kv_pages=9), None) == (9, 0)
 
 
 def test_a_bundle_is_its_own_draft(guessing_bundle: Path) -> None:

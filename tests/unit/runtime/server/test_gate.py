@@ -217,6 +217,8 @@ def test_metrics() -> None:
         "amdnfs_inter_token_seconds_count": 24,
         "amdnfs_request_seconds_count": 2,
         "amdnfs_generated_tokens_total": 27,
+        'amdnfs_guessed_tokens_total{source="ngram"}': 0,
+        'amdnfs_accepted_guesses_total{source="draft"}': 0,
         "amdnfs_prompt_tokens_total": 3 * len(text),
         "amdnfs_kv_pages_used": 0,
         "amdnfs_kv_pages": 299,
