@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer, models
 
 from amdnfs_compile.cli.generate import generate_command
-from tests.unit.runtime.fakes import PagedProgram, alone, finish, make_manifest, run_all
+from tests.unit.runtime.fakes import PagedProgram, alone, finish, logits_of, make_manifest, run_all
 
 MANIFEST = make_manifest(verify_tokens=5)
 PROMPTS = [[1, 2, 3], [5, 6, 7, 8, 5], [9], [2] * 9, [3, 4], [10, 1, 7, 10, *range(11)]]
@@ -112,6 +112,34 @@ def test_drafts_of_any_geometry(verify_tokens: int, page_tokens: int) -> None:
     assert counts.num_right > 0.9 * counts.num_guessed > 50
     assert any(name.startswith("verify") for name in program.names) is bool(verify_tokens)
     assert engine.stats().totals.num_draft_calls == program.num_calls
+
+
+@pytest.mark.parametrize("verify_tokens", [0, 5])
+def test_guesses_are_what_the_draft_would_write_whatever_was_refused_before(
+    verify_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_drafted(num_pages=22, draft_pages=30, draft_manifest=make_manifest(verify_tokens=verify_tokens))
+    draft, lengths = engine.draft, []
+    assert draft is not None
+    guess = draft.guess
+
+    def checked(asks: Sequence[Ask]) -> list[list[int]]:
+        guesses = guess(asks)
+        for ask, tokens in zip(asks, guesses, strict=True):
+            lengths.append(len(tokens))
+            text = list(ask.tokens)
+            for token in tokens:
+                assert token == logits_of(text).argmax()
+                text.append(token)
+        return guesses
+
+    monkeypatch.setattr(draft, "guess", checked)
+    run_all(engine, PROMPTS, SamplingParams(max_tokens=40, temperature=1.0, seed=1, ignore_eos=True))
+    counts = engine.stats().guesses["draft"]
+    assert 0.1 < counts.num_right / counts.num_guessed < 0.9, "some are refused"
+    assert engine.stats().num_preemptions > 0
+    assert max(lengths) == 4
+    assert 0 in lengths
 
 
 def test_right_guesses_save_calls_and_running_requests_share_those_of_the_draft() -> None:
