@@ -12,6 +12,8 @@ _RUNS = (
     ("compile_time.py", "shapes"),
     ("cpu_speed.py", "pool"),
     ("cpu_speed.py", "speed", "160m", "1.1b"),
+    ("cpu_speed.py", "speed", "1.1b", "--dtype", "bf16", "--quantize", "none", "int8", "int4"),
+    ("chat_cache.py",),
     ("serving.py",),
     ("serving.py", "1.1b"),
 )
