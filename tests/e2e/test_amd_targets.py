@@ -1,7 +1,7 @@
-"""Every AMD target compiles two-layer twins, in each 16-bit type that its chip computes.
+"""Every AMD target compiles a two-layer twin, in a 16-bit type that its chip computes.
 
-Each twin is compiled for a third of the targets, so that each target meets a twin in each type; docs/conformance.md has
-all twins for all targets. The shipped model is compiled for all of them, and executed, in test_devices.py.
+Each twin is compiled for a third of the targets, so that each target meets one; docs/conformance.md has all twins for
+all targets. The shipped model is compiled for all of them, and executed, in test_devices.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEMO_MODEL = Path(__file__).parents[2] / "examples" / "demo_model"
 TORCH = {"f16": torch.float16, "bf16": torch.bfloat16}
 SMALL = CompileOptions(prefill_chunks=(16,), decode_batches=(8,))
 TWINS = ("llama", "qwen3", "gemma2")
-CASES = [(twin, dtype) for twin in TWINS for dtype in TORCH]
+CASES = [("llama", "bf16"), ("qwen3", "f16"), ("gemma2", "bf16"), ("gemma2", "f16")]
 
 
 @pytest.fixture(scope="session")
