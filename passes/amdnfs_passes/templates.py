@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from amdnfs_passes.ir import Attribute, InsertionPoint, Location, Module, Operation, Type, Value, symbol_name
 
 _VTENSOR = re.compile(r"!torch\.vtensor<\[([0-9?,]*)\],\s*([a-z0-9]+)>")
-_ELEMENT_BYTES = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "si64": 8, "si32": 4, "i1": 1}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,12 +49,13 @@ from amdnfs_targets.target import Fp8Format
 
 from amdnfs_passes.attention import paged_attention_template as template
 from amdnfs_passes.attention.paged_attention import PagedAttention, hex_f32
-from amdnfs_passes.attention.vector_attention import match_vectors, vector_attention
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, is_none, operator_name, walk
 from amdnfs_passes.kvcache.fp8_bits import POOL_ELEMENT, decode_text
-from amdnfs_passes.lower.vector_product import Vectors
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
+from amdnfs_passes.vectors.attention import vector_attention
+from amdnfs_passes.vectors.attention_form import match_vectors
+from amdnfs_passes.vectors.product import Vectors
 
 _NO_WINDOW = 1 << 62
 

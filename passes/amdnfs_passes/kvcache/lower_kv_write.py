@@ -36,6 +36,7 @@ from amdnfs_targets.target import Fp8Format
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, operator_name, walk
 from amdnfs_passes.kvcache.fp8_bits import POOL_ELEMENT, encode_text
+from amdnfs_passes.mlir_text import ELEMENT_BYTES
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 
 
@@ -70,7 +71,7 @@ class LowerKvWritePass(ModulePass):
             element, stored = key.builtin_element, pool.builtin_element
             name = f"amdnfs.kv_write.b{batch}.t{tokens}.kv{kv_heads}.d{head_dim}.p{page_tokens}.{element}"
             is_fp8 = stored != element
-            num_bytes = batch * tokens * 2 * kv_heads * head_dim * _BYTES[stored]
+            num_bytes = batch * tokens * 2 * kv_heads * head_dim * ELEMENT_BYTES[stored]
             is_apart = 0 < self.most_fused_bytes < num_bytes
             text = _TEMPLATE.format(
                 name=name if not is_fp8 else (name := f"{name}.{self.fp8}"),
@@ -92,7 +93,6 @@ class LowerKvWritePass(ModulePass):
         return rewrites
 
 
-_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1}
 _BARRIER = "  %kept_rows = util.optimization_barrier %flat_rows : tensor<{N}x{H}x{D}x{S}>\n"
 
 

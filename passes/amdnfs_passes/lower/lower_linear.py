@@ -43,9 +43,10 @@ from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, Operation, Value, constant_int, defining_op, walk
-from amdnfs_passes.lower.vector_linear import vector_linear
-from amdnfs_passes.lower.vector_product import Vectors
+from amdnfs_passes.mlir_text import flatten_rows, tensor, unflatten_rows
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
+from amdnfs_passes.vectors.linear import vector_linear
+from amdnfs_passes.vectors.product import Vectors
 
 _FLOATS = ("f16", "bf16", "f32")
 
@@ -66,7 +67,7 @@ class LowerLinearPass(ModulePass):
     """Replaces linear layers by one contraction each, or by one dispatch written in vectors."""
 
     vector_lanes: int = 0
-    """How many f32 a vector register holds, to write layers in vectors (`vector_product.py`); 0 for contractions."""
+    """How many f32 a vector register holds, to write layers in vectors (`vectors/product.py`); 0 for contractions."""
     vector_registers: int = 0
     """How many vector registers there are; with `vector_lanes` only."""
     bf16_pairs: bool = False
@@ -142,41 +143,26 @@ def _function_name(x: TensorType, weight: TensorType, bias: TensorType | None, t
 
 
 def _function_text(name: str, x: TensorType, weight: TensorType, bias: TensorType | None, transposed: bool) -> str:
-    depth = x.sizes[-1]
+    depth, element = x.sizes[-1], x.builtin_element
     columns = weight.sizes[0] if transposed else weight.sizes[1]
-    rows = math.prod(x.sizes[:-1])
-    element = x.builtin_element
-    flat_x, acc = f"tensor<{rows}x{depth}x{element}>", f"tensor<{rows}x{columns}xf32>"
-    flat_y = f"tensor<{rows}x{columns}x{element}>"
-    y = f"tensor<{'x'.join(str(size) for size in x.sizes[:-1])}x{columns}x{element}>"
-    weight_map = "(n, k)" if transposed else "(k, n)"
-    groups = f"[[{', '.join(str(index) for index in range(len(x.sizes) - 1))}], [{len(x.sizes) - 1}]]"
-    is_flat = len(x.sizes) == 2
-    collapse = "" if is_flat else f"  %x2 = tensor.collapse_shape %x {groups} : {x.builtin} into {flat_x}\n"
-    expand = (
-        ""
-        if is_flat
-        else f"  %y = tensor.expand_shape %flat {groups} output_shape "
-        f"[{', '.join(str(size) for size in x.sizes[:-1])}, {columns}] : {flat_y} into {y}\n"
-    )
+    rows, result = math.prod(x.sizes[:-1]), (*x.sizes[:-1], columns)
+    acc, flat_y = tensor((rows, columns), "f32"), tensor((rows, columns), element)
+    collapse, flat_x = flatten_rows(x.sizes, element)
     epilogue, flat = _epilogue(flat_y, acc, element, bias)
-    body = (
-        collapse
+    bias_argument = "" if bias is None else f", %bias: {bias.builtin}"
+    return (
+        f'func.func private @"{name}"(%x: {x.builtin}, %w: {weight.builtin}{bias_argument}) '
+        f"-> {tensor(result, element)} {{\n"
+        + collapse
         + f"""  %zero = arith.constant 0.0 : f32
   %empty = tensor.empty() : {acc}
   %init = linalg.fill ins(%zero : f32) outs(%empty : {acc}) -> {acc}
-  %acc = linalg.matmul indexing_maps = [affine_map<(m, n, k) -> (m, k)>, affine_map<(m, n, k) -> {weight_map}>,
-    affine_map<(m, n, k) -> (m, n)>] ins({"%x" if is_flat else "%x2"}, %w : {flat_x}, {weight.builtin})
-    outs(%init : {acc}) -> {acc}
+  %acc = linalg.matmul indexing_maps = [affine_map<(m, n, k) -> (m, k)>,
+    affine_map<(m, n, k) -> {"(n, k)" if transposed else "(k, n)"}>, affine_map<(m, n, k) -> (m, n)>]
+    ins({flat_x}, %w : {tensor((rows, depth), element)}, {weight.builtin}) outs(%init : {acc}) -> {acc}
 """
         + epilogue
-        + expand.replace("%flat", flat)
-    )
-    bias_argument = "" if bias is None else f", %bias: {bias.builtin}"
-    result = flat if is_flat else "%y"
-    return (
-        f'func.func private @"{name}"(%x: {x.builtin}, %w: {weight.builtin}{bias_argument}) -> {y} {{\n'
-        f"{body}  return {result} : {y}\n}}\n"
+        + unflatten_rows(flat, result, element)
     )
 
 

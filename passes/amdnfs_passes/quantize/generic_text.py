@@ -3,42 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from amdnfs_passes.mlir_text import Operand, convert, tensor
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
 LARGEST_I8 = 127.0
 """What the element of largest size in a row of activations becomes in int8."""
 _TINY = "1.0e-30"
 """Stands for the largest size of a row of zeros, so that nothing is divided by zero."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Operand:
-    """A tensor that a generic reads or fills."""
-
-    value: str
-    """Its name."""
-    shape: tuple[int, ...]
-    """Its sizes."""
-    element: str
-    """Its element type."""
-    dims: str
-    """The loops that index it, e.g. `n, g`."""
-
-    @property
-    def type(self) -> str:
-        """The tensor type."""
-        return tensor(self.shape, self.element)
-
-
-def tensor(shape: Sequence[int], element: str) -> str:
-    """A tensor type.
-
-    >>> tensor((2, 4), "f16")
-    'tensor<2x4xf16>'
-    """
-    return f"tensor<{''.join(f'{size}x' for size in shape)}{element}>"
 
 
 def generic(result: str, loops: str, inputs: Sequence[Operand], output: Operand, body: str) -> str:
@@ -65,18 +37,6 @@ def generic(result: str, loops: str, inputs: Sequence[Operand], output: Operand,
 """
 
 
-def convert(result: str, value: str, source: str, target: str, shape: str = "{}") -> str:
-    r"""A line that converts a float, of vectors if `shape` is `vector<nx{}>`; of equal types, one that renames it.
-
-    >>> convert("%y", "%x", "f32", "f16")
-    '    %y = arith.truncf %x : f32 to f16\n'
-    """
-    types = f"{shape.format(source)} to {shape.format(target)}"
-    if source == target:
-        return f"    {result} = arith.bitcast {value} : {types}\n"
-    return f"    {result} = arith.{'extf' if source != 'f32' else 'truncf'} {value} : {types}\n"
-
-
 def empty(name: str, shape: Sequence[int], element: str, dims: str, start: str | None = None) -> tuple[str, Operand]:
     """An output called `name`: unset, or filled with the constant `start`."""
     kind = tensor(shape, element)
@@ -99,34 +59,12 @@ def signature(name: str, linear: QuantizedLinear) -> str:
     ]
     arguments += [f"%zeros: {tensor(shape, 'i8')}"] if linear.zeros is not None else []
     arguments += [f"%bias: {tensor((linear.columns,), linear.element)}"] if linear.bias is not None else []
-    return f'func.func private @"{name}"({", ".join(arguments)}) -> {_result_type(linear)} {{\n'
+    return f'func.func private @"{name}"({", ".join(arguments)}) -> {tensor(linear.result_sizes, linear.element)} {{\n'
 
 
 def data_type(linear: QuantizedLinear) -> str:
     """Type of the stored elements, as bytes."""
     return tensor(linear.layout.data_shape(linear.columns, linear.depth), "i8")
-
-
-def flatten(linear: QuantizedLinear) -> tuple[str, str]:
-    """The rows as a matrix: a line, and the name of the result."""
-    shape = linear.x_type.sizes
-    if len(shape) == 2:
-        return "", "%x"
-    flat = tensor((linear.rows, linear.depth), linear.element)
-    return f"  %rows = tensor.collapse_shape %x {_leading(len(shape))} : {linear.x_type.builtin} into {flat}\n", "%rows"
-
-
-def unflatten(value: str, linear: QuantizedLinear) -> str:
-    """The last lines: `value`, `[rows, columns]`, in the shape of the result."""
-    shape, kind = linear.x_type.sizes, _result_type(linear)
-    if len(shape) == 2:
-        return f"  return {value} : {kind}\n}}\n"
-    flat = tensor((linear.rows, linear.columns), linear.element)
-    sizes = ", ".join(str(size) for size in (*shape[:-1], linear.columns))
-    return f"""  %y = tensor.expand_shape {value} {_leading(len(shape))} output_shape [{sizes}] : {flat} into {kind}
-  return %y : {kind}
-}}
-"""
 
 
 def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> str:
@@ -174,12 +112,3 @@ def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> st
 """,
         )
     )
-
-
-def _result_type(linear: QuantizedLinear) -> str:
-    return tensor((*linear.x_type.sizes[:-1], linear.columns), linear.element)
-
-
-def _leading(rank: int) -> str:
-    """Groups all dimensions but the last."""
-    return f"[[{', '.join(str(index) for index in range(rank - 1))}], [{rank - 1}]]"

@@ -9,19 +9,8 @@ from __future__ import annotations
 
 from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping
 
-from amdnfs_passes.quantize.generic_text import (
-    LARGEST_I8,
-    Operand,
-    convert,
-    data_type,
-    empty,
-    flatten,
-    generic,
-    round_rows,
-    signature,
-    tensor,
-    unflatten,
-)
+from amdnfs_passes.mlir_text import Operand, convert, flatten_rows, tensor, unflatten_rows
+from amdnfs_passes.quantize.generic_text import LARGEST_I8, data_type, empty, generic, round_rows, signature
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
 FP8_FACTOR = {ElementType.E4M3FN: 256.0, ElementType.E4M3FNUZ: 128.0}
@@ -37,9 +26,10 @@ def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int, *, shi
         padded_rows: Rows that a contraction of floats is to have; at least those of the layer.
         shift_fp8: Make f16 of fp8 by moving its bits: for a compiler that cannot convert it.
     """
-    flat, rows = flatten(linear)
+    flat, rows = flatten_rows(linear.x_type.sizes, linear.element)
+    end = unflatten_rows("%result", linear.result_sizes, linear.element)
     if linear.layout.activations is Activations.ROW_I8:
-        return signature(name, linear) + flat + _integer_sums(rows, linear) + unflatten("%result", linear)
+        return signature(name, linear) + flat + _integer_sums(rows, linear) + end
     m, k, padded = linear.rows, linear.depth, padded_rows
     text = signature(name, linear) + flat
     if padded > m:
@@ -52,7 +42,7 @@ def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int, *, shi
         rows = "%padded"
     text += _widened(linear, shift_fp8) + _sums(rows, linear, padded) + _finish(padded, linear, "f32", [])
     if padded == m:
-        return text + unflatten("%result", linear)
+        return text + end
     wide, narrow = tensor((padded, linear.columns), linear.element), tensor((m, linear.columns), linear.element)
     # Without the barrier IREE 3.13.0 folds the padding away; see Target.skinny_matmul_defect.
     return (
@@ -60,7 +50,7 @@ def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int, *, shi
         + f"""  %kept = util.optimization_barrier %result : {wide}
   %cut = tensor.extract_slice %kept[0, 0] [{m}, {linear.columns}] [1, 1] : {wide} to {narrow}
 """
-        + unflatten("%cut", linear)
+        + unflatten_rows("%cut", linear.result_sizes, linear.element)
     )
 
 

@@ -30,11 +30,11 @@ from dataclasses import dataclass
 
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, walk
-from amdnfs_passes.lower.vector_product import Vectors
 from amdnfs_passes.quantize.linalg_template import linalg_function
 from amdnfs_passes.quantize.operands import QuantizedLinear, match_quantized_linear
 from amdnfs_passes.quantize.vector_template import vector_function
 from amdnfs_passes.templates import call_function
+from amdnfs_passes.vectors.product import Vectors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,11 @@ class QuantizedLinear:
         return math.prod(self.x_type.sizes[:-1])
 
     @property
+    def result_sizes(self) -> tuple[int, ...]:
+        """Sizes of the result."""
+        return (*self.x_type.sizes[:-1], self.columns)
+
+    @property
     def element(self) -> str:
         """Type of `x`, `bias` and the result: `f32`, `f16` or `bf16`."""
         return self.x_type.element

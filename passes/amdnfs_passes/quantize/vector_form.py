@@ -1,4 +1,4 @@
-"""A quantised linear layer for `vector_product.py`: the weight is widened in registers, less its zero points.
+"""A quantised linear layer for `vectors/product.py`: the weight is widened in registers, less its zero points.
 
 Rows of bf16 are multiplied in pairs where the processor can: every int8 is a bf16.
 """
@@ -9,19 +9,12 @@ from collections.abc import Iterator
 
 from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping
 
-from amdnfs_passes.lower.vector_linear import dot_pairs
-from amdnfs_passes.lower.vector_product import Tiles, VectorForm, Vectors, most_columns
-from amdnfs_passes.quantize.generic_text import (
-    LARGEST_I8,
-    Operand,
-    convert,
-    tensor,
-)
+from amdnfs_passes.mlir_text import Operand, convert, tensor
+from amdnfs_passes.quantize.generic_text import LARGEST_I8
 from amdnfs_passes.quantize.linalg_template import FP8_FACTOR
 from amdnfs_passes.quantize.operands import QuantizedLinear
-
-NARROW_PAIR = "llvm.x86.avx512bf16.cvtne2ps2bf16"
-"""Rounds two vectors of f32 to one of bf16, the second to its lower half. Source: Intel SDM, VCVTNE2PS2BF16."""
+from amdnfs_passes.vectors.bf16_pairs import dot_pairs, narrow_pairs
+from amdnfs_passes.vectors.product import Tiles, VectorForm, Vectors, most_columns
 
 
 class QuantizedForm(VectorForm):
@@ -200,16 +193,6 @@ class QuantizedForm(VectorForm):
         factor = FP8_FACTOR[self.layout.element] if self.layout.is_float else 1.0
         yield f"%factor.{index} = arith.constant {factor} : f32"
         yield f"%scaled.{index} = arith.mulf {value}, %factor.{index} : f32"
-
-
-def narrow_pairs(result: str, value: str, lanes: int) -> Iterator[str]:
-    """Defines `result`, `lanes` bf16, from f32 `value`; numbers between are rounded to even."""
-    half, wide = lanes // 2, f"vector<{lanes}xf32>"
-    for name, offset in (("low", 0), ("high", half)):
-        cut = f"offsets = [{offset}], sizes = [{half}], strides = [1]"
-        yield f"{result}.{name} = vector.extract_strided_slice {value} {cut} : {wide} to vector<{half}xf32>"
-    call = f'llvm.call_intrinsic "{NARROW_PAIR}.{16 * lanes}"({result}.high, {result}.low)'
-    yield f"{result} = {call} : (vector<{half}xf32>, vector<{half}xf32>) -> vector<{lanes}xbf16>"
 
 
 def _float_of_fp8(lanes: int, name: str) -> Iterator[str]:

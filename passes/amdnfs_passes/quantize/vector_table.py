@@ -1,4 +1,4 @@
-"""A layer of int4 and bf16 for `vector_product.py`: a table of sixteen bf16 in a register widens the weight.
+"""A layer of int4 and bf16 for `vectors/product.py`: a table of sixteen bf16 in a register widens the weight.
 
 A byte holds two neighbours of a row, so that a load of 32 bytes, made 32 words, gives the even elements by one look-up
 and the odd ones, after a shift, by another. Nothing puts them in order: `x` is taken apart into even and odd elements
@@ -14,10 +14,11 @@ from collections.abc import Iterator
 
 from amdnfs_targets.quantized_layout import ElementType
 
-from amdnfs_passes.lower.vector_product import Tiles, Vectors, most_columns
-from amdnfs_passes.quantize.generic_text import tensor
+from amdnfs_passes.mlir_text import tensor
 from amdnfs_passes.quantize.operands import QuantizedLinear
-from amdnfs_passes.quantize.vector_form import NARROW_PAIR, QuantizedForm
+from amdnfs_passes.quantize.vector_form import QuantizedForm
+from amdnfs_passes.vectors.bf16_pairs import join_pairs
+from amdnfs_passes.vectors.product import Tiles, Vectors, most_columns
 
 _LOOK_UP = "llvm.x86.avx512.permvar.hi.512"
 """Words of a register, by the low five bits of the words of another. Source: Intel SDM, VPERMW."""
@@ -103,6 +104,5 @@ class TableForm(QuantizedForm):
 
 def _table(name: str, values: str) -> Iterator[str]:
     """Defines `name`: the bf16 of 16 f32, twice, as words; the fifth bit of a look-up then does not matter."""
-    call = f'llvm.call_intrinsic "{NARROW_PAIR}.512"({values}, {values})'
-    yield f"{name}.floats = {call} : (vector<16xf32>, vector<16xf32>) -> vector<{_LANES}xbf16>"
+    yield join_pairs(f"{name}.floats", values, values, _LANES)
     yield f"{name} = vector.bitcast {name}.floats : vector<{_LANES}xbf16> to vector<{_LANES}xi16>"

@@ -1,12 +1,13 @@
-"""The CPU's form of a quantised linear layer as a function: `vector_product.py` with the weight's own part."""
+"""The CPU's form of a quantised linear layer as a function: `vectors/product.py` with the weight's own part."""
 
 from __future__ import annotations
 
-from amdnfs_passes.lower.vector_product import Vectors, dispatch_text
-from amdnfs_passes.quantize.generic_text import flatten, round_rows, signature, unflatten
+from amdnfs_passes.mlir_text import flatten_rows, unflatten_rows
+from amdnfs_passes.quantize.generic_text import round_rows, signature
 from amdnfs_passes.quantize.operands import QuantizedLinear
 from amdnfs_passes.quantize.vector_form import QuantizedForm
 from amdnfs_passes.quantize.vector_table import TableForm, takes_table
+from amdnfs_passes.vectors.product import Vectors, dispatch_text
 
 
 def vector_function(name: str, linear: QuantizedLinear, vectors: Vectors) -> str:
@@ -18,10 +19,10 @@ def vector_function(name: str, linear: QuantizedLinear, vectors: Vectors) -> str
         vectors: What the processor computes in.
     """
     form = (TableForm if takes_table(linear, vectors) else QuantizedForm)(linear, vectors)
-    flat, rows = flatten(linear)
+    flat, rows = flatten_rows(linear.x_type.sizes, linear.element)
     text = signature(name, linear) + flat
     if form.is_integer:
         text += round_rows(rows, linear)
         rows = "%rounded"
     bias = None if linear.bias is None else "%bias"
-    return text + dispatch_text(form, rows, bias) + unflatten("%result", linear)
+    return text + dispatch_text(form, rows, bias) + unflatten_rows("%result", linear.result_sizes, linear.element)

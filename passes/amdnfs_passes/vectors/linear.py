@@ -1,24 +1,14 @@
-"""A linear layer of floats for `vector_product.py`: the weight is `[columns, depth]`, of the element type of `x`."""
+"""A linear layer of floats for `product.py`: the weight is `[columns, depth]`, of the element type of `x`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-from amdnfs_passes.lower.vector_product import Tiles, VectorForm, Vectors, dispatch_text, most_columns
-from amdnfs_passes.quantize.generic_text import Operand, convert, tensor
+from amdnfs_passes.mlir_text import ELEMENT_BYTES, Operand, convert, flatten_rows, tensor, unflatten_rows
 from amdnfs_passes.templates import TensorType
-
-_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-_BF16_PAIRS = "llvm.x86.avx512bf16.dpbf16ps"
-"""Adds products of pairs of bf16 to f32; subnormal numbers count as zero. Source: Intel SDM, VDPBF16PS."""
-
-
-def dot_pairs(result: str, x: str, w: str, into: str, lanes: int) -> str:
-    """A line that adds the products of pairs of `lanes` bf16 of `x` and `w` to `lanes / 2` f32."""
-    total, pairs = f"vector<{lanes // 2}xf32>", f"vector<{lanes}xbf16>"
-    call = f'llvm.call_intrinsic "{_BF16_PAIRS}.{16 * lanes}"({into}, {x}, {w})'
-    return f"{result} = {call} : ({total}, {pairs}, {pairs}) -> {total}"
+from amdnfs_passes.vectors.bf16_pairs import dot_pairs
+from amdnfs_passes.vectors.product import Tiles, VectorForm, Vectors, dispatch_text, most_columns
 
 
 def choose_rows(rows: int, vectors: Vectors) -> tuple[int, int]:
@@ -54,7 +44,7 @@ class PlainForm(VectorForm):
         """See the base class."""
         m, n = choose_rows(self.rows, self._vectors)
         lanes = 2 * self._vectors.lanes if self._has_pairs else min(self.depth & -self.depth, self._vectors.lanes)
-        columns = most_columns(self, self.depth * _BYTES[self.element])
+        columns = most_columns(self, self.depth * ELEMENT_BYTES[self.element])
         most = 4 if self.rows == 1 else 1
         unroll = next(count for count in (most, 2, 1) if self.depth % (lanes * count) == 0)
         return Tiles(columns=columns, m=m, n=min(n, columns), lanes=lanes, unroll=unroll)
@@ -109,20 +99,13 @@ def vector_linear(name: str, x: TensorType, weight: TensorType, bias: TensorType
         vectors: What the processor computes in.
     """
     form = PlainForm(x, weight.sizes[0], vectors, has_bias=bias is not None)
-    leading = x.sizes[:-1]
-    result = tensor((*leading, form.columns), form.element)
+    result = (*x.sizes[:-1], form.columns)
     argument = "" if bias is None else f", %bias: {bias.builtin}"
-    text = f'func.func private @"{name}"(%x: {x.builtin}, %w: {weight.builtin}{argument}) -> {result} {{\n'
-    bias_name = None if bias is None else "%bias"
-    if len(leading) == 1:
-        return text + dispatch_text(form, "%x", bias_name) + f"return %result : {result}\n}}\n"
-    groups = f"[[{', '.join(str(index) for index in range(len(leading)))}], [{len(leading)}]]"
-    flat_x, flat_y = tensor((form.rows, form.depth), form.element), tensor((form.rows, form.columns), form.element)
-    sizes = ", ".join(str(size) for size in (*leading, form.columns))
+    flat, rows = flatten_rows(x.sizes, x.element)
     return (
-        text
-        + f"%rows = tensor.collapse_shape %x {groups} : {x.builtin} into {flat_x}\n"
-        + dispatch_text(form, "%rows", bias_name)
-        + f"%y = tensor.expand_shape %result {groups} output_shape [{sizes}] : {flat_y} into {result}\n"
-        + f"return %y : {result}\n}}\n"
+        f'func.func private @"{name}"(%x: {x.builtin}, %w: {weight.builtin}{argument}) '
+        f"-> {tensor(result, x.element)} {{\n"
+        + flat
+        + dispatch_text(form, rows, None if bias is None else "%bias")
+        + unflatten_rows("%result", result, x.element)
     )

@@ -25,7 +25,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from amdnfs_passes.quantize.generic_text import Operand, convert, tensor
+from amdnfs_passes.mlir_text import Operand, convert, tensor
 
 _DISPATCH = "!iree_tensor_ext.dispatch.tensor"
 _MOST_COLUMNS = 64

@@ -1,0 +1,1 @@
+"""Operations that are written in vectors, for processors."""

@@ -1,0 +1,78 @@
+"""A paged attention and the vectors that compute it: sizes, and the types of what a workgroup holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from amdnfs_passes.attention.paged_attention import PagedAttention
+from amdnfs_passes.mlir_text import ELEMENT_BYTES, tensor
+from amdnfs_passes.vectors.product import Vectors
+
+UNROLL = 4
+"""Numbers of the head dim that a step of the result takes."""
+_MOST_STACK_BYTES = 24 * 1024
+"""Scratch of a workgroup; IREE 3.13.0 refuses 32 KiB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VectorAttention:
+    """An attention, and the vectors that compute it."""
+
+    facts: PagedAttention
+    """The attention."""
+    lanes: int
+    """Tokens of a workgroup."""
+    keys: int
+    """Keys at a time."""
+    has_pairs: bool
+    """Whether pairs of bf16 are multiplied."""
+
+    @property
+    def scores(self) -> str:
+        """The type of a number of each token."""
+        return f"vector<{self.lanes}xf32>"
+
+    @property
+    def pairs(self) -> str:
+        """The type of a pair of numbers of each token."""
+        return f"vector<{2 * self.lanes}xbf16>"
+
+    @property
+    def pool_type(self) -> str:
+        """The type of the pool."""
+        a = self.facts
+        return f"tensor<?x2x{a.page_tokens}x{a.kv_heads}x{a.head_dim}x{a.element}>"
+
+    @property
+    def query_scratch(self) -> str:
+        """The type of the queries with tokens as lanes."""
+        if self.has_pairs:
+            return tensor((self.facts.head_dim // 2, 2 * self.lanes), "bf16")
+        return tensor((self.facts.head_dim, self.lanes), "f32")
+
+    @property
+    def value_scratch(self) -> str:
+        """The type of interleaved values."""
+        return tensor((self.keys // 2, 2 * self.facts.head_dim), "bf16")
+
+    @property
+    def result_scratch(self) -> str:
+        """The type of the result with tokens as lanes."""
+        return tensor((self.facts.head_dim, self.lanes), "f32")
+
+    @property
+    def stack_bytes(self) -> int:
+        """Bytes of all scratch, and of the workgroup's part of the result."""
+        size = ELEMENT_BYTES[self.facts.element]
+        lane_bytes = (2 if self.has_pairs else 4) + 4 + size
+        return self.facts.head_dim * (self.lanes * lane_bytes + (2 * self.keys if self.has_pairs else 0))
+
+
+def match_vectors(a: PagedAttention, vectors: Vectors) -> VectorAttention | None:
+    """How a processor computes `a` in vectors; None if it has too few tokens, or heads too wide, for that."""
+    keys = min(16 if vectors.registers >= 32 else 8, a.page_tokens)
+    has_pairs = a.element == "bf16" and vectors.has_bf16_pairs and keys % 2 == 0
+    if a.has_bytes or a.tokens % vectors.lanes or a.page_tokens % keys or a.head_dim % UNROLL:
+        return None
+    found = VectorAttention(facts=a, lanes=vectors.lanes, keys=keys, has_pairs=has_pairs)
+    return found if found.stack_bytes <= _MOST_STACK_BYTES else None
