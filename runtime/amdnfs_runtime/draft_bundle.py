@@ -64,6 +64,9 @@ def open_draft(path: Path, target_name: str) -> DraftBundle:
 def check_draft(draft: DraftBundle, manifest: Manifest, tokenizer: Tokenizer, *, check_files: bool) -> None:
     """Checks that a draft speaks in the tokens of a model.
 
+    The embeddings may differ in length, as some are padded, and one of the two may have added tokens that the other
+    lacks; `DraftSource` minds both.
+
     Args:
         draft: The draft.
         manifest: The model's bundle.
@@ -72,25 +75,19 @@ def check_draft(draft: DraftBundle, manifest: Manifest, tokenizer: Tokenizer, *,
 
     Raises:
         ArtifactError: If a file of the draft is missing or altered.
-        UsageError: If the vocabularies differ.
+        UsageError: If a token that both models have is another one in the draft.
     """
-    ours, theirs = manifest.model.vocab_size, draft.manifest.model.vocab_size
-    remedy = "take a draft of the same family of models"
-    if ours != theirs:
-        raise UsageError(
-            f"the draft {draft.folder} has a vocabulary of {theirs} tokens, but {manifest.model.name} has one of "
-            f"{ours}: {remedy}"
-        )
     if check_files:
         others = [item for name, item in draft.manifest.targets.items() if name != draft.target_name]
         skipped = {item.program for item in others} | {item.facts for item in others}
         verify_files(draft.folder, draft.manifest, [item for item in draft.manifest.files if item not in skipped])
-    differing = _first_difference(tokenizer, load_tokenizer(draft.folder))
+    num_shared = min(manifest.model.vocab_size, draft.manifest.model.vocab_size)
+    differing = _first_difference(tokenizer, load_tokenizer(draft.folder), num_shared)
     if differing is not None:
         number, text, other = differing
         raise UsageError(
             f"the draft {draft.folder} has another vocabulary than {manifest.model.name}: token {number} is {other!r} "
-            f"there, and {text!r} here; {remedy}"
+            f"there, and {text!r} here; take a draft of the same family of models"
         )
 
 
@@ -110,13 +107,18 @@ def check_can_guess(names: ProgramNames, config: EngineConfig, bundle: Path, tar
         )
 
 
-def _first_difference(ours: Tokenizer, theirs: Tokenizer) -> tuple[int, str | None, str | None] | None:
-    """The first token id that stands for different texts, and the texts; None if there is none."""
+def _first_difference(ours: Tokenizer, theirs: Tokenizer, num_shared: int) -> tuple[int, str | None, str | None] | None:
+    """The first token id below `num_shared` that stands for different texts, and the texts; None if there is none.
+
+    A token that was added to one tokenizer, and for which the other has none, is no difference.
+    """
     texts, others = (
         {number: text for text, number in item.get_vocab(with_added_tokens=True).items()} for item in (ours, theirs)
     )
-    differing = [number for number in texts.keys() | others.keys() if texts.get(number) != others.get(number)]
-    if not differing:
-        return None
-    number = min(differing)
-    return number, texts.get(number), others.get(number)
+    basic = {number for item in (ours, theirs) for number in item.get_vocab(with_added_tokens=False).values()}
+    for number in sorted(texts.keys() | others.keys()):
+        text, other = texts.get(number), others.get(number)
+        is_other = text != other and (number in basic or None not in (text, other))
+        if number < num_shared and is_other:
+            return number, text, other
+    return None

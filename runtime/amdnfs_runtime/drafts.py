@@ -5,7 +5,9 @@
     decode, all requests together                        last token -> guess -> guess -> ...
 
 The draft only follows: what was refused is overwritten, and a request without room in the draft's pool, or beyond the
-draft's context, has no guesses until there is room. What becomes of guesses is not this module's job; see `engine`.
+draft's context, has no guesses until there is room. The two embeddings may differ in length: a text with a token that
+the draft has no row for is left alone, and guesses end before a token that the model has no row for. What becomes of
+guesses is not this module's job; see `engine`.
 
 Source: Leviathan et al., "Fast Inference from Transformers via Speculative Decoding" (2023), for the idea.
 """
@@ -39,7 +41,7 @@ class Draft:
     program: DeviceProgram
     """The device, with the draft's weights."""
     manifest: Manifest
-    """What the program expects; the vocabulary is that of the model whose tokens are guessed."""
+    """What the program expects; the tokens that it shares with the model are the same, see `draft_bundle`."""
     target_name: str
     """Which target of the manifest the program is for."""
     num_pages: int
@@ -49,10 +51,12 @@ class Draft:
 class _Text(Job):
     """A request as the draft sees it: tokens that are certain, then the guesses."""
 
-    __slots__ = ("num_certain", "num_wanted", "patience")
+    __slots__ = ("is_foreign", "num_certain", "num_wanted", "patience", "vocab_size")
 
-    def __init__(self, tokens: Sequence[int], pool: PagePool) -> None:
+    def __init__(self, tokens: Sequence[int], pool: PagePool, vocab_size: int) -> None:
         super().__init__(tokens, pool)
+        self.vocab_size = vocab_size
+        self.is_foreign = max(tokens) >= vocab_size
         self.num_certain = len(self.tokens)
         self.num_wanted = 0
         self.patience = Patience(_MOST_WRONG)
@@ -65,6 +69,7 @@ class _Text(Job):
     def follow(self, tokens: Sequence[int]) -> None:
         """Takes over what became certain; what was computed for other tokens does not count any more."""
         num_same = self.num_certain
+        self.is_foreign |= max(tokens[num_same:], default=0) >= self.vocab_size
         for token, certain in zip(self.tokens[num_same:], tokens[num_same:], strict=False):
             if token != certain:
                 break
@@ -85,11 +90,14 @@ class DraftSource:
 
     name = DRAFT
 
-    def __init__(self, draft: Draft, health: Health, counters: Counters, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, draft: Draft, vocab_size: int, health: Health, counters: Counters, clock: Callable[[], float]
+    ) -> None:
         """Makes the draft's pool on the device.
 
         Args:
             draft: The draft.
+            vocab_size: Tokens that the model can look up: the rows of its embedding.
             health: Told of calls that fail, and of the call that runs.
             counters: Where the time of the draft's calls is added.
             clock: Seconds.
@@ -99,6 +107,7 @@ class DraftSource:
             CapacityError: If the device does not hold the pool.
         """
         self._draft = draft
+        self._vocab_size = vocab_size
         self._names = ProgramNames(draft.manifest.targets[draft.target_name], f"the draft's {draft.target_name}")
         self._most_lag = max(_LEAST_LAG, self._names.verify_tokens)
         self._health, self._counters, self._clock = health, counters, clock
@@ -161,10 +170,14 @@ class DraftSource:
         """The text of a request, with pages for all that is to be computed; None if there are to be no guesses."""
         text = self._texts.get(ask.number)
         if text is None:
-            text = self._texts[ask.number] = _Text(ask.tokens, self._pool)
+            text = _Text(ask.tokens, self._pool, self._draft.manifest.model.vocab_size)
+            self._texts[ask.number] = text
         if text.patience.is_pausing():
             return None
         text.follow(ask.tokens)
+        if text.is_foreign:  # such a token never leaves the text again
+            text.release()
+            return None
         # The last guess is never computed: it takes no place.
         num_before = text.num_certain - 1
         num_spare = self._pool.num_free
@@ -204,7 +217,7 @@ class DraftSource:
             for row, (text, count) in enumerate(zip(rows, counts, strict=True)):
                 text.num_computed += count
                 if not text.num_left:
-                    text.tokens.append(self._checked(int(choices[row, count - 1])))
+                    self._append(text, int(choices[row, count - 1]))
 
     def _next_call(self, rows: tuple[_Text, ...]) -> tuple[DecodeCall | VerifyCall, list[int]]:
         """What computes the next token of each text, or more of texts that are behind; and how many of each."""
@@ -231,15 +244,24 @@ class DraftSource:
             self._health.call_began_s = None
             self._counters.count_draft_call(self._clock() - began_s)
 
-    def _checked(self, token: int) -> int:
-        """A guess that the target can look up."""
+    def _append(self, text: _Text, token: int) -> None:
+        """Adds a guess, or ends the guesses of a text before a token that the model cannot look up.
+
+        Raises:
+            ArtifactError: If it is no token of the draft either.
+        """
         vocab = self._draft.manifest.model.vocab_size
         if not 0 <= token < vocab:
             raise ArtifactError(
                 f"it gave token {token}, but the vocabulary has {vocab}: its logits are not finite; "
                 "check it with: amdnfs verify BUNDLE"
             )
-        return token
+        if token < self._vocab_size:
+            text.tokens.append(token)
+            return
+        text.num_wanted = len(text.tokens)
+        if text.num_wanted == text.num_certain:  # nobody else will tell
+            text.patience.told(0)
 
     def _break(self, error: AmdnfsError) -> None:
         """Stops guessing for good; texts go on without the draft."""

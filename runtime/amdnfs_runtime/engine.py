@@ -93,7 +93,8 @@ class Engine:
             self._cache = PrefixCache(self._pool, on_stored=on_stored, on_removed=on_removed)
         self._guesses = config.speculate and self._names.verify_tokens > 1
         assert draft is None or self._guesses, "see draft_bundle.check_can_guess"
-        self.draft = None if draft is None else DraftSource(draft, self.health, self.counters, clock)
+        vocab = manifest.model.vocab_size
+        self.draft = None if draft is None else DraftSource(draft, vocab, self.health, self.counters, clock)
         sources: list[GuessSource] = [NgramSource()] if self._guesses else []
         self._guesser = Guesser(sources if self.draft is None else [*sources, self.draft])
         self._scheduler = Scheduler(self._pool, limits_of(self._names, config), self._cache, self._guesser)

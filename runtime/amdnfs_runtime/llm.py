@@ -42,7 +42,7 @@ def load(
         target: Name of one of its targets; by default the best one that runs here.
         num_pages: Pages of the KV pool, the null page included; the same as `kv_pages` of `config`.
         check: Compare every file with the manifest's digest first; costs one read of the weights.
-        draft: Another bundle, of a smaller model with the same vocabulary, that guesses next tokens for this one to
+        draft: Another bundle, of a smaller model with the same tokens, that guesses next tokens for this one to
             check (`amdnfs-compile --speculate K`); texts do not change.
         config: How the engine runs.
 
@@ -50,7 +50,7 @@ def load(
         ArtifactError: If a bundle is damaged, none of its programs runs here, or the bundle checks no guesses and a
             draft is given.
         CapacityError: If `num_pages` cannot hold a single token, or the memory does not hold the pools.
-        UsageError: If `num_pages` is not a whole number, or given twice, or the draft has another vocabulary.
+        UsageError: If `num_pages` is not a whole number, or given twice, or the draft has other tokens.
     """
     return LLM(load_engine(path, target=target, num_pages=num_pages, check=check, draft=draft, config=config))
 

@@ -28,10 +28,14 @@ def tokenizer_of(words: Sequence[str]) -> Tokenizer:
     return Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token=words[0]))
 
 
-def write_bundle(folder: Path, manifest: Manifest, words: Sequence[str] = "abcdefghijk") -> Path:
+def write_bundle(
+    folder: Path, manifest: Manifest, words: Sequence[str] = "abcdefghijk", added: Sequence[str] = ()
+) -> Path:
     """A bundle without programs: what is looked at before one is loaded."""
     (folder / "tokenizer").mkdir(parents=True)
-    tokenizer_of(words).save(str(folder / TOKENIZER))
+    tokenizer = tokenizer_of(words)
+    tokenizer.add_special_tokens(list(added))
+    tokenizer.save(str(folder / TOKENIZER))
     entry = FileEntry(size=0, sha256="")
     files = {path: entry for target in manifest.targets.values() for path in (target.program, target.facts)}
     files[TOKENIZER] = entry
@@ -57,24 +61,39 @@ def test_a_draft_must_have_a_program_for_this_machine(tmp_path: Path) -> None:
         open_draft(tmp_path / "none", "cpu")
 
 
-def test_a_draft_must_have_the_same_vocabulary(tmp_path: Path) -> None:
-    def check(manifest: Manifest, words: str, name: str) -> None:
-        draft = open_draft(write_bundle(tmp_path / name, manifest, words), "cpu")
-        check_draft(draft, make_manifest(), tokenizer_of("abcdefghijk"), check_files=False)
+def check_words(folder: Path, manifest: Manifest, words: str) -> None:
+    """Checks a draft with these tokens for a model with the tokens `abcdefghijk`."""
+    draft = open_draft(write_bundle(folder, manifest, words), "cpu")
+    check_draft(draft, make_manifest(), tokenizer_of("abcdefghijk"), check_files=False)
 
-    check(make_manifest(), "abcdefghijk", "same")
-    with pytest.raises(UsageError, match=r"has a vocabulary of 12 tokens, but m has one of 11: take a draft of the"):
-        check(make_manifest(vocab=12), "abcdefghijk", "larger")
+
+def test_a_draft_must_have_the_same_tokens(tmp_path: Path) -> None:
+    check_words(tmp_path / "same", make_manifest(), "abcdefghijk")
     with pytest.raises(
         UsageError, match=r"another vocabulary than m: token 2 is 'd' there, and 'c' here; take"
     ) as error:
-        check(make_manifest(), "abdcefghijk", "other")
+        check_words(tmp_path / "other", make_manifest(), "abdcefghijk")
     assert error.value.exit_code == 2
     with pytest.raises(UsageError, match="token 10 is None there, and 'k' here"):
-        check(make_manifest(), "abcdefghij", "smaller")
+        check_words(tmp_path / "smaller", make_manifest(), "abcdefghij")
+    with pytest.raises(UsageError, match="token 11 is 'l' there, and None here"):
+        draft = open_draft(write_bundle(tmp_path / "wide", make_manifest(vocab=16), "abcdefghijkl"), "cpu")
+        check_draft(draft, make_manifest(vocab=12), tokenizer_of("abcdefghijk"), check_files=False)
     draft = open_draft(tmp_path / "same", "cpu")
     with pytest.raises(ArtifactError, match="is missing; copy the whole bundle"):
         check_draft(draft, make_manifest(), tokenizer_of("abcdefghijk"), check_files=True)
+
+
+def test_padded_embeddings_and_added_tokens_are_no_other_vocabulary(tmp_path: Path) -> None:
+    check_words(tmp_path / "padded", make_manifest(vocab=64), "abcdefghijk")
+    check_words(tmp_path / "short", make_manifest(vocab=8), "abcdefghijk")
+    check_words(tmp_path / "beyond", make_manifest(vocab=64), "abcdefghijkl")
+    draft = open_draft(write_bundle(tmp_path / "added", make_manifest(vocab=64), "abcdefghijk", ["<x>"]), "cpu")
+    model, ours = make_manifest(vocab=32), tokenizer_of("abcdefghijk")
+    check_draft(draft, model, ours, check_files=False)
+    ours.add_special_tokens(["<y>"])
+    with pytest.raises(UsageError, match="token 11 is '<x>' there, and '<y>' here"):
+        check_draft(draft, model, ours, check_files=False)
 
 
 @pytest.fixture(scope="module")

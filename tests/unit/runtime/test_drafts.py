@@ -265,6 +265,48 @@ def test_a_draft_whose_numbers_are_not_finite(token: int) -> None:
     assert f"it gave token {token}, but the vocabulary has 11: its logits are not finite" in engine.health.reason
 
 
+@pytest.mark.parametrize("params", [{}, {"temperature": 1.0, "seed": 5, "n": 2}], ids=str)
+@pytest.mark.parametrize("vocab", [16, 7])
+def test_embeddings_of_other_lengths(vocab: int, params: dict[str, Any]) -> None:
+    class Strict(PagedProgram):
+        def call(self, name: str, tokens: Any, *rest: Any) -> Any:
+            assert tokens.max() < self.manifest.model.vocab_size
+            return super().call(name, tokens, *rest)
+
+    draft_program = Strict()
+    draft_manifest = make_manifest(vocab=vocab, verify_tokens=5)
+    engine = make_drafted(program=Strict(), draft_program=draft_program, draft_manifest=draft_manifest)
+    sampling = SamplingParams(max_tokens=40, ignore_eos=True, **params)
+    results = run_all(engine, PROMPTS, sampling)
+    expected = [alone(prompt, sampling, index, MANIFEST) for prompt in PROMPTS for index in range(sampling.n)]
+    assert [list(result.token_ids) for result in results] == expected
+    assert (num_held(engine), engine.health.num_failures) == (0, 0)
+    counts = engine.stats().guesses["draft"]
+    assert counts.num_right > 0, "also where rows are missing, until the first token without one"
+    if vocab == 16 and sampling.is_greedy:
+        assert counts.num_right == counts.num_guessed > 100, "guesses that end early are right"
+    num_calls = draft_program.num_calls
+    run_all(engine, [[3, 8, 1]], sampling)
+    assert (draft_program.num_calls > num_calls) is (vocab == 16), (
+        "texts with a token that a draft lacks have no guesses"
+    )
+
+
+def test_a_draft_that_writes_what_the_model_lacks_is_asked_less_often() -> None:
+    class Foreign(PagedProgram):
+        def call(self, *arguments: Any) -> Any:
+            greedy, logits, pools = super().call(*arguments)
+            return np.full_like(greedy, 13), logits, pools
+
+    program = Foreign()
+    engine = make_drafted(draft_program=program, draft_manifest=make_manifest(vocab=16))
+    params = SamplingParams(max_tokens=50, ignore_eos=True)
+    (result,) = run_all(engine, [[1, 2, 3]], params)
+    assert list(result.token_ids) == alone([1, 2, 3], params, 0, MANIFEST)
+    assert 3 <= program.num_calls < 25
+    assert (engine.stats().guesses["draft"].num_guessed, engine.health.num_failures) == (0, 0)
+
+
 def test_a_draft_that_is_always_wrong_is_asked_less_often() -> None:
     patience = Patience(most_wrong=3)
     waits = []
