@@ -179,13 +179,23 @@ def report(out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path(__file__).parent / "demo_model")
 @click.option("--steps", type=click.IntRange(min=1), default=4500, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-def main(out: Path, steps: int, seed: int) -> None:
-    """Train the toy model, save it in float16 under OUT, and report on the saved files."""
+@click.option("--layers", type=click.IntRange(min=1), default=SHAPE["num_hidden_layers"], show_default=True)
+@click.option("--hidden-size", type=click.IntRange(min=32), default=SHAPE["hidden_size"], show_default=True)
+def main(out: Path, steps: int, seed: int, layers: int, hidden_size: int) -> None:
+    """Train the toy model, save it in float16 under OUT, and report on the saved files.
+
+    Fewer layers and a smaller hidden size, a multiple of 64, make a draft for it (`amdnfs serve --draft`).
+    """
+    if hidden_size % 64:
+        raise click.UsageError(f"--hidden-size must be a multiple of 64, not {hidden_size}")
+    heads, inner = hidden_size // 32, hidden_size * SHAPE["intermediate_size"] // SHAPE["hidden_size"]
+    sizes = dict(hidden_size=hidden_size, intermediate_size=inner, num_hidden_layers=layers)
+    sizes |= dict(num_attention_heads=heads, num_key_value_heads=heads // 2)
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(random.Random(0))  # the same for every seed
     ids = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID}
-    model = LlamaForCausalLM(LlamaConfig(**SHAPE, **ids))
+    model = LlamaForCausalLM(LlamaConfig(**(SHAPE | sizes), **ids))
     model.generation_config = GenerationConfig(**ids, pad_token_id=EOS_ID)
     click.echo(f"{model.num_parameters()} parameters, {len(tokenizer)} tokens in the vocabulary")
     train(model, tokenizer, random.Random(seed), steps)
