@@ -15,15 +15,24 @@ import pytest
 from tests.unit.runtime.server.harness import Running
 
 
-@pytest.fixture(scope="module")
-def load() -> Any:
-    path = Path(__file__).parents[4] / "benchmarks" / "serve_load.py"
-    spec = importlib.util.spec_from_file_location("serve_load", path)
+def script(name: str) -> Any:
+    path = Path(__file__).parents[4] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["serve_load"] = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def load() -> Any:
+    return script("serve_load")
+
+
+@pytest.fixture(scope="module")
+def comparison(load: Any) -> Any:
+    return script("serve_compare")
 
 
 def options(**given: Any) -> argparse.Namespace:
@@ -61,6 +70,19 @@ def test_failures_are_counted(load: Any, server: Running) -> None:
     ((text, count),) = seen.errors.items()
     assert text.startswith("ValueError: status 400")
     assert count == 1
+
+
+def test_servers_side_by_side(comparison: Any, server: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    url = str(server.client.base_url)
+    given = options(requests=[1, 4], rounds=2, prompt_tokens=5, vocab=30)
+    comparison.print_table(comparison.compare({"a": url, "b": url}, given))
+    captured = capsys.readouterr()
+    rows = [line.split(" | ") for line in captured.out.splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["| a", "1"], ["| b", "1"], ["| a", "4"], ["| b", "4"]]
+    assert [row[3] for row in rows[:2]] == ["1.0", "1.0"]
+    assert captured.err.count("tokens/s") == 8
+    with pytest.raises(SystemExit, match="0 tokens of 4, 1 errors"):
+        comparison.compare({"a": url}, options(requests=[1], rounds=1, prompt_tokens=5, vocab=3000))
 
 
 def test_percentiles(load: Any) -> None:
