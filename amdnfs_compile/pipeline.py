@@ -27,6 +27,7 @@ from amdnfs_passes.kvcache.fold_size_barriers import FoldSizeBarriersPass
 from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
 from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
+from amdnfs_passes.lower.dispatch_top_logits import DispatchTopLogitsPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
@@ -120,6 +121,7 @@ def _kernels(target: Target) -> tuple[ModulePass, ...]:
         DispatchKvWritePass(fp8=fp8, **facts),
         DispatchPagedAttentionPass(fp8=fp8, **facts),
         DispatchLinearPass(**facts),
+        DispatchTopLogitsPass(**facts),
     )
 
 

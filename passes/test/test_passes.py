@@ -15,6 +15,7 @@ from amdnfs_passes.base import ModulePass, PassError, Refusal
 from amdnfs_passes.ir import MLIRError, Module, parse_module
 from amdnfs_passes.kvcache.dispatch_kv_write import DispatchKvWritePass
 from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
+from amdnfs_passes.lower.dispatch_top_logits import DispatchTopLogitsPass
 from amdnfs_passes.pipeline_text import (
     PassOptionError,
     check_order,
@@ -198,7 +199,7 @@ def test_bad_text_is_explained(text: str, message: str) -> None:
 def test_pipeline_order_holds(name: str) -> None:
     passes = [item for phase in build_pipeline(TARGETS[name]) for item in phase.passes]
     check_order(passes)
-    kernels = {DispatchKvWritePass, DispatchLinearPass, DispatchPagedAttentionPass}
+    kernels = {DispatchKvWritePass, DispatchLinearPass, DispatchPagedAttentionPass, DispatchTopLogitsPass}
     without_kernels = set() if takes_kernels(TARGETS[name]) else kernels
     assert {type(item) for item in passes} == set(PASSES) - without_kernels
     assert parse_passes(",".join(item.describe() for item in passes)) == tuple(passes)

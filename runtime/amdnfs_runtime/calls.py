@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from amdnfs_runtime.bundle import Manifest, TargetEntry
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.pages import NULL_PAGE
 from amdnfs_runtime.scheduler import Call, DecodeCall, PrefillCall, VerifyCall
+from amdnfs_runtime.top_logits import PackedTop, TopLogits, greedy_tokens
 
 IntArray = npt.NDArray[np.int64]
 TableArray = npt.NDArray[np.int32]
@@ -41,6 +43,18 @@ class DeviceProgram(Protocol):
 
     def read_rows(self, array: Any, rows: list[int], /) -> npt.NDArray[Any]:
         """See `device.Program.read_rows`."""
+
+
+def read_choices(program: DeviceProgram, greedy: Any) -> tuple[npt.NDArray[np.int64], Sequence[TopLogits] | None]:
+    """The first result of a call: the greedy tokens, and the largest logits of each row where the program finds them.
+
+    Raises:
+        ArtifactError: If the device fails.
+    """
+    if not isinstance(greedy, PackedTop):
+        return program.read(greedy), None
+    packed = program.read(greedy.array)
+    return greedy_tokens(packed), greedy.unpack(packed)
 
 
 class ProgramNames:

@@ -16,6 +16,7 @@ from iree import runtime as rt
 
 from amdnfs_runtime.bundle import Manifest, TargetEntry
 from amdnfs_runtime.errors import ArtifactError, CapacityError
+from amdnfs_runtime.top_logits import REFLECTION_KEY, PackedTop, greedy_tokens
 
 HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
 """Folder whose `libamdhip64.so` stands in for the driver's: an emulator, in tests."""
@@ -147,6 +148,9 @@ class Program:
             self._functions: Mapping[str, Callable[..., Any]] = {
                 name: rt.FunctionInvoker(self._context, self._device, function) for name, function in found.items()
             }
+            self._num_top = {
+                name: int(function.reflection.get(REFLECTION_KEY, "0")) for name, function in found.items()
+            }
         except (RuntimeError, ValueError, LookupError, OSError) as error:
             raise ArtifactError(f"{folder}: the device refuses the program for {target_name}: {error}") from error
 
@@ -192,7 +196,8 @@ class Program:
             pools: The pools; updated in place, and not to be used again.
 
         Returns:
-            Greedy tokens `[batch]` int64 and logits `[batch, vocab]` f32, both still on the device, and the pools.
+            Greedy tokens `[batch]` int64, or a `PackedTop` from a program that finds more than the largest logit, and
+            logits `[batch, vocab]` f32, both still on the device, and the pools.
 
         Raises:
             ArtifactError: If the device fails, or the program wants other arguments than the manifest says.
@@ -201,14 +206,17 @@ class Program:
             greedy, logits, *new_pools = self._functions[name](tokens, start, num_valid, table, *pools)
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"the program for {self.target_name} failed in {name}: {error}") from error
-        return greedy, logits, new_pools
+        count = self._num_top[name]
+        return PackedTop(greedy, count, logits.shape[-1]) if count else greedy, logits, new_pools
 
     def read(self, array: Any) -> np.ndarray:
-        """Copies a result to the host; waits for it.
+        """Copies a result to the host; waits for it. Of a `PackedTop` the greedy tokens.
 
         Raises:
             ArtifactError: If the device fails.
         """
+        if isinstance(array, PackedTop):
+            return greedy_tokens(self.read(array.array))
         try:
             if self._kind == "vulkan":
                 return _read_staged(self._device, array)

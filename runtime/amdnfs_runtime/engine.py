@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from amdnfs_runtime.bundle import Manifest
-from amdnfs_runtime.calls import DeviceProgram, ProgramNames, arguments_of
+from amdnfs_runtime.calls import DeviceProgram, ProgramNames, arguments_of, read_choices
 from amdnfs_runtime.config import EngineConfig
 from amdnfs_runtime.drafts import Draft, DraftSource
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
@@ -29,6 +29,7 @@ from amdnfs_runtime.request import Output, SamplingParams
 from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler, VerifyCall
 from amdnfs_runtime.speculation import Guesser, GuessSource, NgramSource
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
+from amdnfs_runtime.top_logits import TopLogits
 
 
 class Request:
@@ -284,12 +285,13 @@ class Engine:
                 return None
             for job in call.jobs:
                 self._generations[job].look_ahead()
-            greedy = self._program.read(greedy)
+            greedy, top = read_choices(self._program, greedy)
             wanted = [
                 row
                 for row, (job, choice) in enumerate(zip(call.jobs, greedy.tolist(), strict=False))
-                if self._wants_logits(self._generations[job], choice)
+                if self._wants_logits(self._generations[job], choice, None if top is None else top[row])
             ]
+            self.counters.num_rows_read += len(wanted)
             rows = dict(zip(wanted, self._program.read_rows(logits, wanted), strict=True)) if wanted else {}
             return greedy, rows
         finally:
@@ -297,9 +299,11 @@ class Engine:
             self.counters.count_call(call, self._clock() - began_s)
 
     @staticmethod
-    def _wants_logits(generation: Generation, choice: int | list[int]) -> bool:
+    def _wants_logits(generation: Generation, choice: int | list[int], top: TopLogits | None) -> bool:
         """Whether the logits of a row must be read; of guesses this must be known beforehand."""
-        return generation.needs_logits(choice) if isinstance(choice, int) else generation.may_need_logits
+        if not isinstance(choice, int):
+            return generation.may_need_logits
+        return generation.needs_logits(choice) and (top is None or not generation.choose_from_top(top))
 
     def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[Output]:
         """Gives each request of a call its next token, or several if guesses were right."""

@@ -15,6 +15,7 @@ from amdnfs_runtime.request import FinishReason, GenerationResult, Output, Sampl
 from amdnfs_runtime.sampling import Sampler, token_logprob
 from amdnfs_runtime.structure import Constraint
 from amdnfs_runtime.text import Detokenizer, StopMatcher
+from amdnfs_runtime.top_logits import TopLogits
 
 
 class Generation:
@@ -63,6 +64,7 @@ class Generation:
         self._sampler = Sampler(params, self.prompt_token_ids, index)
         self._detokenizer = None if tokenizer is None else Detokenizer(tokenizer)
         self._stops = StopMatcher(tuple(params.stop))
+        self._chosen: tuple[int, TokenLogprob | None] | None = None
         self._logprobs: list[TokenLogprob] = []
         self._text: list[str] = []
         self._num_text_taken = 0
@@ -89,6 +91,26 @@ class Generation:
         if self._constraint is not None and not self._constraint.allows(greedy):
             return True
         return greedy in self._unwanted
+
+    def choose_from_top(self, top: TopLogits) -> bool:
+        """Chooses the next token, which `accept` then takes, from the largest logits alone if they tell it.
+
+        Args:
+            top: The largest logits of the row.
+
+        Returns:
+            Whether they do; the whole row is needed otherwise.
+        """
+        num_top = self.params.logprobs
+        if num_top is not None and num_top > top.ids.size:
+            return False
+        try:
+            token = self._sampler.sample_top(top, self._allowed(top.vocab))
+        except UsageError:  # `accept` meets it again, and ends the request with it
+            return False
+        if token is not None:
+            self._chosen = (token, None if num_top is None else top.logprob(token, num_top))
+        return token is not None
 
     @property
     def may_need_logits(self) -> bool:
@@ -120,14 +142,21 @@ class Generation:
         return len(self.token_ids) > self.params.min_tokens
 
     def accept(self, greedy: int, logits: npt.NDArray[np.float32] | None, now_s: float = 0.0) -> None:
-        """Takes the next token: the device's greedy one, or one drawn from `logits` `[vocab]`.
+        """Takes the next token: what `choose_from_top` chose, the device's greedy one, or one drawn from `logits`.
+
+        Args:
+            greedy: The device's choice.
+            logits: The whole row `[vocab]`, where it is needed.
+            now_s: The time.
 
         Raises:
             ArtifactError: If the device gave no token at all (its logits are not numbers).
             UsageError: If the structure cannot go on.
         """
-        token = greedy
-        if self.needs_logits(greedy):
+        token, logprob = greedy, None
+        if self._chosen is not None:
+            (token, logprob), self._chosen = self._chosen, None
+        elif self.needs_logits(greedy):
             assert logits is not None
             token = self._sampler.sample(logits, self._allowed(len(logits)))
         if not 0 <= token < self._vocab:
@@ -136,8 +165,10 @@ class Generation:
                 "check the bundle with: amdnfs verify BUNDLE"
             )
         if self.params.logprobs is not None:
-            assert logits is not None
-            self._logprobs.append(token_logprob(logits, token, self.params.logprobs))
+            if logprob is None:
+                assert logits is not None
+                logprob = token_logprob(logits, token, self.params.logprobs)
+            self._logprobs.append(logprob)
         self._sampler.accept(token)
         if self._constraint is not None:
             self._constraint.accept(token)

@@ -49,6 +49,8 @@ class Counters:
     """Those of them that were in the prefix cache."""
     num_prefill_tokens: int = 0
     """Tokens that prefill calls computed, without padding, with those computed again after a pre-emption."""
+    num_rows_read: int = 0
+    """Rows of logits that the host read whole."""
     num_generated_tokens: int = 0
     """Tokens generated."""
     num_steps: int = 0

@@ -62,6 +62,13 @@ class Penalties:
         """Whether all logits stay as they are."""
         return not self._penalises and not self._counts and not self._bias_ids.size
 
+    @property
+    def only_lower(self) -> bool:
+        """Whether no token can gain: then one that was not among the largest logits is not among the largest scores."""
+        params = self._params
+        gains = params.presence_penalty < 0 or params.frequency_penalty < 0 or bool((self._bias > 0).any())
+        return params.repetition_penalty >= 1.0 and not gains
+
     def accept(self, token_id: int) -> None:
         """Appends a token to the text.
 
@@ -96,6 +103,27 @@ class Penalties:
         kept = scores > -np.inf
         return Adjusted(row, ids[kept], scores[kept], largest, row_largest)
 
+    def scores_of(
+        self, ids: npt.NDArray[np.int64], logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None
+    ) -> npt.NDArray[np.float64]:
+        """Scores of some tokens after penalties and bias, -inf for what is excluded; unchecked.
+
+        Args:
+            ids: The tokens, ascending.
+            logits: Their logits.
+            allowed: Which tokens of the vocabulary may come next `[vocab]`; None for all.
+        """
+        scores = logits.astype(np.float64)
+        known = ids[: int(np.searchsorted(ids, self._is_altered.size))]
+        if known.size:
+            is_altered = self._is_altered[known]
+            places = np.flatnonzero(is_altered)
+            if places.size:
+                scores[places] = self._altered(known[places], scores[places])
+        if allowed is not None:
+            scores[~allowed[ids]] = -np.inf
+        return scores
+
     def _altered(self, ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The scores of altered tokens after penalties and bias."""
         params = self._params
@@ -106,8 +134,9 @@ class Penalties:
             counts = self._num_said[ids]
             scores -= np.where(counts > 0, params.presence_penalty + params.frequency_penalty * counts, 0.0)
         if self._bias_ids.size:
-            num_known = int(np.searchsorted(self._bias_ids, ids[-1], side="right")) if ids.size else 0
-            scores[np.searchsorted(ids, self._bias_ids[:num_known])] += self._bias[:num_known]
+            places = np.minimum(np.searchsorted(ids, self._bias_ids), max(ids.size - 1, 0))
+            is_here = ids[places] == self._bias_ids if ids.size else np.zeros(self._bias_ids.size, np.bool_)
+            scores[places[is_here]] += self._bias[is_here]
         return scores
 
     def _mark(self, token_ids: list[int]) -> None:

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from amdnfs_runtime.penalties import Adjusted, Penalties
 from amdnfs_runtime.ranking import bound_of_top_k, check_logits, nucleus, scratch, top_k
 from amdnfs_runtime.request import SamplingParams, TokenLogprob
+from amdnfs_runtime.top_logits import TopLogits
 
 _EXACT_TOKENS = 4096
 """Vocabularies up to this size are float64 throughout: narrowing them saves nothing."""
@@ -38,6 +39,9 @@ _LEAST_SCORE = -700.0
 """Tokens below exp(-700) = 1e-304 times the most likely one are never drawn, as such weights underflow float64. In a
 large vocabulary without any limit it is exp(-87), where float32 does."""
 
+
+_MOST_SHIFT = 50.0
+"""How far penalties may lower the largest logit, in powers of e, before nothing is known of the mass of the others."""
 
 _Narrowed = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float | None]
 """Token ids, ascending, their scores, and the mass of all tokens if there are more."""
@@ -108,11 +112,34 @@ class Sampler:
             return self._most_likely(self._penalties.adjusted(logits, allowed))
         if self._draws_from_all and self._can_narrow(logits):
             return self._draw_from_all(self._penalties.adjusted(logits, allowed))
-        token_ids, probabilities = self.distribution(logits, allowed)
-        cumulative = np.cumsum(probabilities)
-        index = int(np.searchsorted(cumulative, self._draw() * cumulative[-1], side="right"))
-        # The product may round up to the total, one past the last token.
-        return int(token_ids[min(index, token_ids.size - 1)])
+        return self._draw_from(*self.distribution(logits, allowed))
+
+    def sample_top(self, top: TopLogits, allowed: npt.NDArray[np.bool_] | None = None) -> int | None:
+        """Choose the next token from the largest logits alone; does not accept it.
+
+        Args:
+            top: The largest logits of the row.
+            allowed: As for `sample`.
+
+        Returns:
+            The token that `sample` would choose from the whole row, by the same random number. None if the other
+            logits may matter, or one is not finite: nothing is drawn then, and `sample` must be called.
+        """
+        params = self._params
+        if not self._penalties.only_lower or not math.isfinite(top.logits[0]):
+            return None
+        order = np.argsort(top.ids)
+        token_ids = top.ids[order]
+        scores = self._penalties.scores_of(token_ids, top.logits[order], allowed)
+        largest = float(scores.max())
+        if not largest > top.bound:
+            return None
+        if params.is_greedy:
+            return int(token_ids[np.argmax(scores)])
+        with np.errstate(over="ignore"):
+            scores = (scores - largest) / params.temperature
+        mass = self._known_mass(top, scores, largest, allowed)
+        return None if mass is None else self._draw_from(*self._limited(token_ids, scores, mass or None))
 
     def distribution(
         self, logits: npt.NDArray[np.float32], allowed: npt.NDArray[np.bool_] | None = None
@@ -137,7 +164,13 @@ class Sampler:
         if params.is_greedy:
             raise ValueError("a greedy request (temperature 0) has no distribution")
         adjusted = self._penalties.adjusted(logits, allowed)
-        token_ids, scores, mass = self._narrowed(adjusted) if self._can_narrow(logits) else self._all(adjusted)
+        return self._limited(*(self._narrowed(adjusted) if self._can_narrow(logits) else self._all(adjusted)))
+
+    def _limited(
+        self, token_ids: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], mass: float | None
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Which of the tokens can be drawn and how likely each is; see `_Narrowed`."""
+        params = self._params
         kept = top_k(scores, params.top_k) & (scores > _LEAST_SCORE)
         token_ids, scores = token_ids[kept], scores[kept]
         weights = np.exp(scores)
@@ -149,6 +182,49 @@ class Sampler:
             kept = weights >= params.min_p
             token_ids, weights = token_ids[kept], weights[kept]
         return token_ids, weights / weights.sum()
+
+    def _known_mass(
+        self, top: TopLogits, scores: npt.NDArray[np.float64], largest: float, allowed: npt.NDArray[np.bool_] | None
+    ) -> float | None:
+        """The mass that limits of `scores` are shares of; 0 where that is their own, None if others may be within.
+
+        Args:
+            top: The largest logits.
+            scores: Their scores, relative to the largest, scaled by the temperature.
+            largest: The largest score before that.
+            allowed: As for `sample`.
+        """
+        params = self._params
+        if math.isinf(top.bound):
+            return 0.0
+        bound = (top.bound - largest) / params.temperature
+        if params.top_k:
+            is_within = params.top_k > scores.size or not np.partition(scores, -params.top_k)[-params.top_k] > bound
+            return None if is_within else 0.0
+        if params.top_p < 1.0:
+            return self._mass_of_nucleus(top, scores, largest, bound, allowed)
+        return 0.0 if params.min_p and math.log(params.min_p) > bound + 1e-9 * abs(bound) else None
+
+    def _mass_of_nucleus(
+        self,
+        top: TopLogits,
+        scores: npt.NDArray[np.float64],
+        largest: float,
+        bound: float,
+        allowed: npt.NDArray[np.bool_] | None,
+    ) -> float | None:
+        """A mass that gives the nucleus of the whole row, if each that is possible does, and it ends above `bound`."""
+        params = self._params
+        shift = (float(top.logits[0]) - largest) / params.temperature
+        if shift > _MOST_SHIFT:
+            return None
+        least, most = (rest * math.exp(shift) for rest in top.rest_range(params.temperature))
+        if allowed is not None or not self._penalties.are_none:
+            least = 0.0  # the others may be excluded or penalised
+        listed = float(np.exp(scores).sum())
+        kept = nucleus(scores, params.top_p * (listed + most))
+        is_known = np.array_equal(kept, nucleus(scores, params.top_p * (listed + least)))
+        return listed + most if is_known and float(scores[kept].min()) > bound else None
 
     @property
     def _draws_from_all(self) -> bool:
@@ -252,6 +328,12 @@ class Sampler:
         index = int(np.searchsorted(np.cumsum(within, dtype=np.float64), wanted, side="right"))
         # Sums that round may leave the number one past the last token that can be drawn.
         return int(begins[block]) + min(index, int(np.flatnonzero(within)[-1]))
+
+    def _draw_from(self, token_ids: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]) -> int:
+        cumulative = np.cumsum(probabilities)
+        index = int(np.searchsorted(cumulative, self._draw() * cumulative[-1], side="right"))
+        # The product may round up to the total, one past the last token.
+        return int(token_ids[min(index, token_ids.size - 1)])
 
     def _draw(self) -> float:
         """Return a random number, 0 <= x < 1."""

@@ -17,6 +17,7 @@ from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.generation import Generation
 from amdnfs_runtime.request import GenerationResult, Output, SamplingParams
+from amdnfs_runtime.top_logits import PackedTop
 
 VOCAB = 11
 PAGE_TOKENS = 4
@@ -57,10 +58,24 @@ def logits_of(context: Sequence[int], vocab: int = VOCAB) -> np.ndarray:
     return np.random.default_rng(seed).normal(scale=2, size=vocab).astype(np.float32)
 
 
-class PagedProgram:
-    """The device. `fail_at` says of each call by its number, from 0, whether it fails; `salt` is for other weights."""
+def pack_top(logits: np.ndarray, count: int) -> np.ndarray:
+    order = np.argsort(-logits, axis=-1, kind="stable")[:, :count]
+    mass = np.log(np.exp(logits).sum(-1, keepdims=True))
+    floats = np.concatenate([np.take_along_axis(logits, order, -1), mass], -1).astype(np.float32)
+    return np.concatenate([order.astype(np.int32), floats.view(np.int32)], -1)
 
-    def __init__(self, fail_at: Callable[[int], bool] = lambda number: False, salt: Sequence[int] = ()) -> None:
+
+class PagedProgram:
+    """The device.
+
+    `fail_at` says of each call by its number, from 0, whether it fails; `salt` is for other weights; with `num_top` it
+    gives the largest logits of each row as programs for GPUs do.
+    """
+
+    def __init__(
+        self, fail_at: Callable[[int], bool] = lambda number: False, salt: Sequence[int] = (), num_top: int = 0
+    ) -> None:
+        self.num_top = num_top
         self.fail_at = fail_at
         self.salt = salt
         self.num_calls = 0
@@ -108,10 +123,12 @@ class PagedProgram:
         if point.kind != "verify":
             logits = logits[:, 0]
         assert len(set(written)) == len(written), "two requests write to one place"
+        if self.num_top and point.kind != "verify":
+            return PackedTop(pack_top(logits, self.num_top), self.num_top, logits.shape[1]), logits, [pool]
         return logits.argmax(axis=-1), logits, [pool]
 
     def read(self, array: Any) -> np.ndarray:
-        assert array.dtype == np.int64, "the host reads all logits"
+        assert array.dtype in (np.int64, np.int32), "the host reads all logits"
         return np.asarray(array)
 
     def read_rows(self, array: Any, rows: Sequence[int]) -> np.ndarray:
