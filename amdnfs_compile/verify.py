@@ -20,7 +20,7 @@ from amdnfs_runtime.device import choose_target, inspect_host
 from amdnfs_runtime.errors import ArtifactError, UsageError
 from amdnfs_runtime.execution import EmulatedSteps, Emulation, LocalSteps, Steps
 from amdnfs_targets.aliases import ALIASES
-from amdnfs_targets.quantized_layout import Activations
+from amdnfs_targets.quantized_layout import Activations, QuantizedLayout
 
 from amdnfs_compile.replay import Observation, make_texts, num_checked_tokens, num_pages, replay
 
@@ -145,7 +145,10 @@ def target_to_run(manifest: Manifest, wanted: str | None, *, is_emulated: bool) 
 
 def tolerance_of(manifest: Manifest) -> float:
     """Largest allowed difference of logits, as a share of the largest reference logit."""
-    if manifest.model.quantization.endswith(Activations.ROW_I8) or manifest.cache_dtype == "fp8":
+    quantization = manifest.model.quantization
+    layout = None if quantization == "none" else QuantizedLayout.parse(quantization)
+    is_rounded = layout is not None and layout.activations is not Activations.FLOAT
+    if is_rounded or manifest.cache_dtype == "fp8":
         return ROUNDED_TOLERANCE[manifest.model.dtype]
     return TOLERANCE[manifest.model.dtype]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from transformers.pytorch_utils import Conv1D
 from amdnfs_compile.quantize.linears import data_name, scales_name
 from amdnfs_compile.quantize.numerics import dequantize, quantize
 
-_LARGEST_I8 = 127
 _STORAGE_ERROR = {"f32": 2.0**-22, "f16": 2.0**-10, "bf16": 2.0**-7}
 """By how much of its size an element may be off because the model is loaded in the bundle's storage type, while the
 quantiser read it as the checkpoint has it: two roundings to that type."""
@@ -26,7 +26,8 @@ def load_stored_weights(model: torch.nn.Module, bundle: Path, manifest: Manifest
     """Replaces the weights of `model` that the bundle stores quantised by what they stand for.
 
     Each is compared with the model's own weight first: what is stored must be that weight, rounded to the nearest.
-    Where activations are rounded too, the linear layers do that first: to int8, with one scale a row.
+    Where activations are rounded too, the linear layers do that first: to int8 or fp8, with one scale a row. Both
+    flavours of fp8 give the same numbers.
 
     Args:
         model: A model of transformers in f32; changed.
@@ -55,8 +56,8 @@ def load_stored_weights(model: torch.nn.Module, bundle: Path, manifest: Manifest
                 own = module.weight.data.T if is_transposed else module.weight.data
                 _check_weight(f"{path}.weight", own, weight, layout, manifest.model.dtype)
                 module.weight.data = (weight.T if is_transposed else weight).to(module.weight.dtype)
-                if layout.activations is Activations.ROW_I8:
-                    module.register_forward_pre_hook(_round_rows)
+                if layout.activations is not Activations.FLOAT:
+                    module.register_forward_pre_hook(partial(_round_rows, layout))
                 count += 1
     return count
 
@@ -119,8 +120,13 @@ def _largest_error(own: torch.Tensor, scales: torch.Tensor, layout: QuantizedLay
     return steps * share * 1.01
 
 
-def _round_rows(_module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> tuple[Any, ...]:
-    """Rounds the rows of the first argument to int8 and back."""
+def _round_rows(
+    layout: QuantizedLayout, _module: torch.nn.Module, arguments: tuple[torch.Tensor, ...]
+) -> tuple[Any, ...]:
+    """Rounds the rows of the first argument to what `layout` says, and back."""
     x, *others = arguments
-    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-30) / _LARGEST_I8
-    return (x / scale).round() * scale, *others
+    most = layout.largest_activation
+    largest = x.abs().amax(-1, keepdim=True).clamp(min=1e-30)
+    steps = x * (most / largest)
+    whole = steps.clamp(-most, most).to(torch.float8_e4m3fn).to(x.dtype) if layout.is_float else steps.round()
+    return whole * (largest / most), *others

@@ -1,10 +1,11 @@
 """What a user asks for when weights are to be quantised, and the layout that follows from it for a target.
 
-mode   group size                            zero points   stored                    contraction
-int8   channel (default), 32, 64, 128        possible      int8                      in the model's type
-int4   128 (default), 32, 64, channel        possible      int4, two a byte          in the model's type
-fp8    channel (default), tensor             no            e4m3, flavour by target   in the model's type
-w8a8   channel                               no            int8                      in int8, rows rounded each call
+mode       group size                        zero points   stored                    contraction
+int8       channel (default), 32, 64, 128    possible      int8                      in the model's type
+int4       128 (default), 32, 64, channel    possible      int4, two a byte          in the model's type
+fp8        channel (default), tensor         no            e4m3, flavour by target   in the model's type
+w8a8       channel                           no            int8                      in int8, rows rounded each call
+w8a8-fp8   channel (default), tensor         no            e4m3, flavour by target   in fp8, rows rounded each call
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class Quantize(StrEnum):
     INT4 = "int4"
     FP8 = "fp8"
     W8A8 = "w8a8"
+    W8A8_FP8 = "w8a8-fp8"
 
 
 class GroupSize(StrEnum):
@@ -43,6 +45,7 @@ _ALLOWED = {
     Quantize.INT4: (GroupSize.G128, GroupSize.G32, GroupSize.G64, GroupSize.CHANNEL),
     Quantize.FP8: (GroupSize.CHANNEL, GroupSize.TENSOR),
     Quantize.W8A8: (GroupSize.CHANNEL,),
+    Quantize.W8A8_FP8: (GroupSize.CHANNEL, GroupSize.TENSOR),
 }
 """Group sizes of each mode, the default first."""
 _ELEMENTS = {
@@ -50,7 +53,10 @@ _ELEMENTS = {
     Quantize.INT4: ElementType.I4,
     Quantize.FP8: ElementType.E4M3FN,
     Quantize.W8A8: ElementType.I8,
+    Quantize.W8A8_FP8: ElementType.E4M3FN,
 }
+_ACTIVATIONS = {Quantize.W8A8: Activations.ROW_I8, Quantize.W8A8_FP8: Activations.ROW_F8}
+_FP8_MODES = (Quantize.FP8, Quantize.W8A8_FP8)
 _FP8_ELEMENTS = {Fp8Format.E4M3FN: ElementType.E4M3FN, Fp8Format.E4M3FNUZ: ElementType.E4M3FNUZ}
 _WITH_ZEROS = (Quantize.INT8, Quantize.INT4)
 
@@ -98,13 +104,13 @@ class Scheme:
         is_group = size.isdigit()
         return QuantizedLayout(
             element=_FP8_ELEMENTS[fp8_format or Fp8Format.E4M3FN]
-            if self.quantize is Quantize.FP8
+            if self.quantize in _FP8_MODES
             else _ELEMENTS[self.quantize],
             scale=scale,
             grouping=Grouping.GROUP if is_group else Grouping(str(size)),
             group_size=int(size) if is_group else 0,
             has_zeros=self.zero_points,
-            activations=Activations.ROW_I8 if self.quantize is Quantize.W8A8 else Activations.FLOAT,
+            activations=_ACTIVATIONS.get(self.quantize, Activations.FLOAT),
         )
 
     def layout_for(self, target: Target, scale: ScaleType) -> QuantizedLayout:
@@ -118,7 +124,10 @@ class Scheme:
             UsageError: Naming the target, the reason and what to do.
         """
         remedy = f"use --quantize int8, or leave out {target.name}"
-        if self.quantize is Quantize.FP8 and target.fp8_format is None and target.kind is not TargetKind.CPU:
+        if self.quantize in _FP8_MODES and target.fp8_format is None and target.kind is not TargetKind.CPU:
+            if self.quantize is Quantize.W8A8_FP8:
+                lacking = f"{target.name} has no matrix instructions for fp8; use --quantize w8a8 or int8"
+                raise UsageError(f"--quantize w8a8-fp8: {lacking}, or leave out {target.name}")
             raise UsageError(f"--quantize fp8: {target.name} has no fp8; {remedy}")
         if self.quantize in (Quantize.INT4, Quantize.W8A8) and target.kind is TargetKind.VULKAN:
             raise UsageError(f"--quantize {self.quantize}: IREE 3.13.0 cannot lower it for {target.name}; {remedy}")
@@ -138,9 +147,8 @@ def describe_layout(spelling: str) -> str:
     'w8a8, one scale an output channel'
     """
     layout = QuantizedLayout.parse(spelling)
+    rounding = {activations: quantize for quantize, activations in _ACTIVATIONS.items()}
     modes = {ElementType.I4: Quantize.INT4, ElementType.I8: Quantize.INT8}
-    quantize = modes.get(layout.element, Quantize.FP8)
-    if layout.activations is Activations.ROW_I8:
-        quantize = Quantize.W8A8
+    quantize = rounding.get(layout.activations) or modes.get(layout.element, Quantize.FP8)
     size = str(layout.group_size) if layout.grouping is Grouping.GROUP else str(layout.grouping)
     return Scheme(quantize=quantize, group_size=GroupSize(size), zero_points=layout.has_zeros).describe()

@@ -325,12 +325,34 @@ func.func @left_alone(%xf: !xf, %wf: !wf, %xd: !xd, %w: !w, %xo: !xo, %wo: !wo) 
 // Rows that are rounded to int8 are rounded in the kernel: one dispatch, which reads the rows as they are.
 // CHECK-LABEL: func.func private @amdnfs.dispatch_linear.
 // CHECK-SAME:    tensor<2x64xf16>, {{%[a-z0-9]+}}: tensor<32x64xi8>, {{%[a-z0-9]+}}: tensor<32x1xf16>) -> tensor<2x32xf16>
+// CHECK:         amdnfs.cost = {{{.*}}, type = "i8"}
 // CHECK:         matrix_instructions = {{[1-9][0-9]*}} : i64
 // CHECK-LABEL: func.func @integers
 // CHECK-NOT:     torch.operator
 func.func @integers(%x: !x, %w: !w, %s: !s) -> !y {
   %none = torch.constant.none
   %layout = torch.constant.str "i8-channel-rows-f16-a8"
+  %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %w, %s, %none, %none, %layout) : (!x, !w, !s, !torch.none, !torch.none, !torch.str) -> !y
+  return %0 : !y
+}
+
+// -----
+
+!x = !torch.vtensor<[2,64],f16>
+!w = !torch.vtensor<[32,64],si8>
+!s = !torch.vtensor<[32,1],f16>
+!y = !torch.vtensor<[2,32],f16>
+
+// Rows that are rounded to fp8 are, too, and the matrix units multiply fp8 of the layout's flavour, which is the target's.
+// CHECK-LABEL: func.func private @amdnfs.dispatch_linear.
+// CHECK-SAME:    tensor<2x64xf16>, {{%[a-z0-9]+}}: tensor<32x64xi8>, {{%[a-z0-9]+}}: tensor<32x1xf16>) -> tensor<2x32xf16>
+// CHECK:         amdnfs.cost = {{{.*}}, type = "f8E4M3FNUZ"}
+// CHECK:         matrix_instructions = {{[1-9][0-9]*}} : i64
+// CHECK-LABEL: func.func @fp8_times_fp8
+// CHECK-NOT:     torch.operator
+func.func @fp8_times_fp8(%x: !x, %w: !w, %s: !s) -> !y {
+  %none = torch.constant.none
+  %layout = torch.constant.str "f8E4M3FNUZ-channel-rows-f16-af8"
   %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %w, %s, %none, %none, %layout) : (!x, !w, !s, !torch.none, !torch.none, !torch.str) -> !y
   return %0 : !y
 }

@@ -6,6 +6,7 @@ A layout is never guessed from shapes. It travels as text, in the last operand o
     i8-channel-rows-f16     int8, one scale an output channel
     f8E4M3FN-tensor-rows-f32    fp8, one scale for all
     i8-channel-rows-f16-a8  int8, and activations in int8 too, one scale a row of them
+    f8E4M3FN-channel-rows-f16-af8   fp8, and activations in fp8 of the same flavour, one scale a row of them
 
 The tensors of a weight `[columns, depth]` (columns of the result, elements of a sum), order `rows`:
 
@@ -72,6 +73,8 @@ class Activations(StrEnum):
     """As it is; the weight is widened."""
     ROW_I8 = "a8"
     """Rounded to int8 with one scale a row (a token), found anew in each call; the contraction is in integers."""
+    ROW_F8 = "af8"
+    """The same with fp8: rounded to the element type of the weight; sums are in f32."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +100,7 @@ class QuantizedLayout:
     order: StorageOrder = StorageOrder.ROWS
     """Where an element is."""
     activations: Activations = Activations.FLOAT
-    """How the other operand enters; `ROW_I8` goes with int8 a channel without zero points only."""
+    """How the other operand enters; `ROW_I8` goes with int8 a channel without zero points only, `ROW_F8` with fp8."""
 
     def __post_init__(self) -> None:
         """Refuses combinations that no kernel knows.
@@ -117,11 +120,24 @@ class QuantizedLayout:
             raise ValueError(
                 f"activations {self.activations} of {self.spelling}: only with i8, channel, no zero points"
             )
+        if self.activations is Activations.ROW_F8 and not self.is_float:
+            raise ValueError(f"activations {self.activations} of {self.spelling}: only with fp8")
 
     @property
     def is_float(self) -> bool:
         """Whether elements are fp8."""
         return self.element in (ElementType.E4M3FN, ElementType.E4M3FNUZ)
+
+    @property
+    def largest_activation(self) -> float:
+        """What the element of largest size in a row of activations becomes; 0 where they are not rounded.
+
+        Of the 240 of `E4M3FNUZ`, 224 are used: then a row has the same bytes in both flavours, as a weight has, and
+        programs for all targets multiply the same numbers. A float loses no digits by that.
+        """
+        if self.activations is Activations.FLOAT:
+            return 0.0
+        return {ElementType.E4M3FN: 448.0, ElementType.E4M3FNUZ: 224.0}.get(self.element, 127.0)
 
     @property
     def bits(self) -> int:
@@ -144,7 +160,8 @@ class QuantizedLayout:
             ValueError: If it spells none.
         """
         parts = text.split("-")
-        has_zeros, has_activations = "zp" in parts[2:3], parts[-1:] == [str(Activations.ROW_I8)]
+        has_zeros = "zp" in parts[2:3]
+        activations = next((item for item in Activations if parts[-1:] == [str(item)]), Activations.FLOAT)
         rest = parts[3:] if has_zeros else parts[2:]
         try:
             group = parts[1]
@@ -156,7 +173,7 @@ class QuantizedLayout:
                 has_zeros=has_zeros,
                 order=StorageOrder(rest[0]),
                 scale=ScaleType(rest[1]),
-                activations=Activations.ROW_I8 if has_activations else Activations.FLOAT,
+                activations=activations,
             )
         except (ValueError, IndexError) as error:
             raise ValueError(f"{text!r} is no layout of a quantised weight: {error}") from error

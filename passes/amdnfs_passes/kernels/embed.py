@@ -33,6 +33,8 @@ class Cost:
     """Multiplications and additions: constant part, part for each token of context."""
     num_bytes: tuple[int, int]
     """Least bytes moved: constant part, part for each token of context."""
+    element: str | None = None
+    """MLIR type of the factors; None: that of the dispatch's first tensor of floats."""
 
 
 def executable_symbol(kernel: CompiledKernel) -> str:
@@ -91,11 +93,12 @@ def dispatch_text(
     names = [name for name, _ in operands] + ["%spare"] * _SPARE_CONSTANTS
     types = [kind for _, kind in operands] + ["i32"] * _SPARE_CONSTANTS
     flops, moved = (f"[{part[0]}, {part[1]}]" for part in (cost.flops, cost.num_bytes))
+    kind = f', type = "{cost.element}"' if cost.element is not None else ""
     return f"""    {stem}_x = arith.constant {x} : index
     {stem}_y = arith.constant {y} : index
     {stem}_z = arith.constant {z} : index
     {result} = flow.dispatch @"{executable_symbol(kernel)}"::@{kernel.entry}[{stem}_x, {stem}_y, {stem}_z](
-        {", ".join(names)}) {{{COST_ATTRIBUTE} = {{flops = {flops}, bytes = {moved}}}}}
+        {", ".join(names)}) {{{COST_ATTRIBUTE} = {{flops = {flops}, bytes = {moved}{kind}}}}}
         : ({", ".join(types)}) -> ({", ".join(results)})
 """
 

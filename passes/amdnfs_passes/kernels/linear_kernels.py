@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping, QuantizedLayout
+from amdnfs_targets.quantized_layout import ElementType, Grouping, QuantizedLayout
 
 from amdnfs_passes.kernels.provider import CompiledKernel, KernelTarget, Tiling, compile_kernel, element_name
 
@@ -91,7 +91,7 @@ def build_linear(shape: LinearShape, target: KernelTarget) -> LinearKernel:
             "GAIN_OFFSET": shape.gain_offset,
             "BITS": 16 if layout is None else layout.bits,
             "GROUPS": 1 if layout is None else layout.groups(shape.depth),
-            "ROUNDS": layout is not None and layout.activations is Activations.ROW_I8,
+            "LARGEST": 0.0 if layout is None else layout.largest_activation,
             "IS_TENSOR_SCALE": layout is not None and layout.grouping is Grouping.TENSOR,
         },
         _candidates(shape, target),

@@ -144,4 +144,9 @@ def _cost(group: LinearGroup) -> Cost:
         stored += math.prod(scales.sizes) * (_ELEMENT_BYTES + (zeros is not None)) if scales is not None else 0
     ends = group.num_rows * (group.depth + sum(_shape(group).output_columns))
     extra = group.num_rows * group.columns[0] if group.residual is not None else 0
-    return Cost(flops=(2 * group.num_rows * elements, 0), num_bytes=(stored + _ELEMENT_BYTES * (ends + extra), 0))
+    layout = group.layout
+    return Cost(
+        flops=(2 * group.num_rows * elements, 0),
+        num_bytes=(stored + _ELEMENT_BYTES * (ends + extra), 0),
+        element=str(layout.element) if layout is not None and layout.largest_activation else None,
+    )

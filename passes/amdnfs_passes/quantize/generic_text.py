@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from amdnfs_targets.target import Fp8Format
+
+from amdnfs_passes.kvcache.fp8_bits import decode_text, encode_text
 from amdnfs_passes.mlir_text import Operand, convert, tensor
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
@@ -67,8 +70,8 @@ def data_type(linear: QuantizedLinear) -> str:
     return tensor(linear.layout.data_shape(linear.columns, linear.depth), "i8")
 
 
-def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> str:
-    """Makes `%rounded`, rows of int8, and `%largest`, the largest size in each row, in f32.
+def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False, decode: str = "") -> str:
+    """Makes `%rounded`, rows of int8 or of bytes of fp8, and `%largest`, the largest size in each row, in f32.
 
     Args:
         rows: Name of the rows.
@@ -76,6 +79,7 @@ def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> st
         split: Put a barrier between the two, so that they become dispatches of their own. In one dispatch IREE 3.13.0
             makes for gfx942 a loop that counts up to 0 and stores at a negative vector offset plus an immediate one,
             which the hardware checks as out of range: with rows of 96 elements, the first row is not written.
+        decode: Float type that `%rounded` shall have instead of bytes of fp8; each is a number of it.
     """
     m, k = linear.rows, linear.depth
     source = Operand(value=rows, shape=(m, k), element=linear.element, dims="m, k")
@@ -88,27 +92,25 @@ def round_rows(rows: str, linear: QuantizedLinear, *, split: bool = False) -> st
         largest,
         wide + "    %size = math.absf %wide : f32\n    %y = arith.maximumf %size, %o : f32\n",
     )
-    start, target = empty("%rounded0", (m, k), "i8", "m, k")
+    start, target = empty("%rounded0", (m, k), decode or "i8", "m, k")
     name = "%largest_apart" if split else "%largest"
     barrier = f"  {name} = util.optimization_barrier %largest : {largest.type}\n" if split else ""
     found = Operand(value=name, shape=(m,), element="f32", dims="m")
-    return (
-        text
-        + barrier
-        + start
-        + generic(
-            "%rounded",
-            "m, k",
-            [source, found],
-            target,
-            wide
-            + f"""    %most = arith.constant {LARGEST_I8} : f32
+    body = f"""    %most = arith.constant {linear.layout.largest_activation} : f32
     %tiny = arith.constant {_TINY} : f32
     %divisor = arith.maximumf %i1, %tiny : f32
     %factor = arith.divf %most, %divisor : f32
     %scaled = arith.mulf %wide, %factor : f32
-    %whole = math.roundeven %scaled : f32
-    %y = arith.fptosi %whole : f32 to i8
-""",
-        )
-    )
+"""
+    body = wide + body + _rounded(linear, decode)
+    return text + barrier + start + generic("%rounded", "m, k", [source, found], target, body)
+
+
+def _rounded(linear: QuantizedLinear, decode: str) -> str:
+    """Makes `%y` of `%scaled`: the nearest number of the layout's type, ties to even."""
+    if not linear.layout.is_float:
+        return "    %whole = math.roundeven %scaled : f32\n    %y = arith.fptosi %whole : f32 to i8\n"
+    fp8 = Fp8Format(linear.layout.element)
+    if not decode:
+        return encode_text("%scaled", "f32", "%y", fp8)
+    return encode_text("%scaled", "f32", "%byte", fp8) + decode_text("%byte", decode, "%y", fp8)

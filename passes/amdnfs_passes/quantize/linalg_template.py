@@ -10,7 +10,7 @@ from __future__ import annotations
 from amdnfs_targets.quantized_layout import Activations, ElementType, Grouping
 
 from amdnfs_passes.mlir_text import Operand, convert, flatten_rows, tensor, unflatten_rows
-from amdnfs_passes.quantize.generic_text import LARGEST_I8, data_type, empty, generic, round_rows, signature
+from amdnfs_passes.quantize.generic_text import data_type, empty, generic, round_rows, signature
 from amdnfs_passes.quantize.operands import QuantizedLinear
 
 FP8_FACTOR = {ElementType.E4M3FN: 256.0, ElementType.E4M3FNUZ: 128.0}
@@ -24,12 +24,15 @@ def linalg_function(name: str, linear: QuantizedLinear, padded_rows: int, *, shi
         name: Its name.
         linear: What it computes.
         padded_rows: Rows that a contraction of floats is to have; at least those of the layer.
-        shift_fp8: Make f16 of fp8 by moving its bits: for a compiler that cannot convert it.
+        shift_fp8: Make f16 of fp8 by moving its bits: for a compiler that cannot convert it. Where rows are rounded
+            to fp8, too, the sum is one of floats of their own type.
     """
     flat, rows = flatten_rows(linear.x_type.sizes, linear.element)
     end = unflatten_rows("%result", linear.result_sizes, linear.element)
     if linear.layout.activations is Activations.ROW_I8:
         return signature(name, linear) + flat + _integer_sums(rows, linear) + end
+    if linear.layout.activations is Activations.ROW_F8:
+        return signature(name, linear) + flat + _fp8_sums(rows, linear, shift_fp8) + end
     m, k, padded = linear.rows, linear.depth, padded_rows
     text = signature(name, linear) + flat
     if padded > m:
@@ -143,6 +146,29 @@ def _integer_sums(rows: str, linear: QuantizedLinear) -> str:
     return round_rows(rows, linear, split=True) + sums + _finish(m, linear, "i32", [largest])
 
 
+def _fp8_sums(rows: str, linear: QuantizedLinear, shift_fp8: bool) -> str:
+    """Rounds the rows, sums in f32, and makes `%result`."""
+    m, n, k = linear.rows, linear.columns, linear.depth
+    finish = _finish(m, linear, "f32", [Operand(value="%largest", shape=(m,), element="f32", dims="m")])
+    if shift_fp8:
+        rounded = round_rows(rows, linear, split=True, decode=linear.element)
+        return rounded + _widened(linear, shift_fp8) + _sums("%rounded", linear, m) + finish
+    element = str(linear.layout.element)
+    inputs = [
+        Operand(value="%row_numbers", shape=(m, k), element=element, dims="m, k"),
+        Operand(value="%numbers", shape=(n, k), element=element, dims="n, k"),
+    ]
+    casts = f"""  %row_numbers = flow.tensor.bitcast %rounded : {tensor((m, k), "i8")} -> {inputs[0].type}
+  %bytes = util.optimization_barrier %data : {data_type(linear)}
+  %numbers = flow.tensor.bitcast %bytes : {data_type(linear)} -> {inputs[1].type}
+"""
+    start, output = empty("%sums0", (m, n), "f32", "m, n", "0.0")
+    body = convert("%a", "%i0", element, "f32") + convert("%b", "%i1", element, "f32")
+    body += "    %product = arith.mulf %a, %b : f32\n    %y = arith.addf %o, %product : f32\n"
+    sums = casts + start + generic("%sums", "m, n, k", inputs, output, body)
+    return round_rows(rows, linear, split=True) + sums + finish
+
+
 def _finish(rows: int, linear: QuantizedLinear, sums: str, row_scales: list[Operand]) -> str:
     """Makes `%result`: sums times what their row and their column have in common, plus the bias, rounded once."""
     layout, shape = linear.layout, (rows, linear.columns)
@@ -150,8 +176,10 @@ def _finish(rows: int, linear: QuantizedLinear, sums: str, row_scales: list[Oper
     body = "    %float = arith.sitofp %i0 : i32 to f32\n" if sums == "i32" else convert("%float", "%i0", "f32", "f32")
     value, text = "%float", ""
     if row_scales:
-        body += f"    %most = arith.constant {LARGEST_I8} : f32\n    %step = arith.divf %i1, %most : f32\n"
-        body += f"    %stepped = arith.mulf {value}, %step : f32\n"
+        body += f"""    %most = arith.constant {layout.largest_activation} : f32
+    %step = arith.divf %i1, %most : f32
+    %stepped = arith.mulf {value}, %step : f32
+"""
         value = "%stepped"
     if layout.grouping is not Grouping.GROUP:
         is_shared = layout.grouping is Grouping.TENSOR

@@ -3,7 +3,8 @@
 The layout, the last operand, says what the bytes of the weight mean. There are two forms. Where `vector_lanes` is
 given, the layer is one dispatch written in vectors (`vector_template.py`: processors). Else it is a generic that widens
 the weight and a contraction of it, which IREE makes one dispatch of (`linalg_template.py`: GPUs). Sums are in f32. A
-layout with `a8` rounds the rows of `x` to int8 first, and sums in i32.
+layout with `a8` rounds the rows of `x` to int8 first, and sums in i32; one with `af8` rounds them to fp8, and sums
+products of fp8 in f32 (`decoded_rows.py`: processors, which have none).
 
 Before::
 
@@ -28,8 +29,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amdnfs_targets.quantized_layout import Activations
+
 from amdnfs_passes.base import ModulePass, Refusal
 from amdnfs_passes.ir import Module, walk
+from amdnfs_passes.quantize.decoded_rows import decoded_function
 from amdnfs_passes.quantize.linalg_template import linalg_function
 from amdnfs_passes.quantize.operands import QuantizedLinear, match_quantized_linear
 from amdnfs_passes.quantize.vector_template import vector_function
@@ -75,6 +79,7 @@ class LowerQuantizedLinearPass(ModulePass):
     def _function_text(self, name: str, linear: QuantizedLinear) -> str:
         if self.vector_lanes:
             vectors = Vectors(lanes=self.vector_lanes, registers=self.vector_registers, has_bf16_pairs=self.bf16_pairs)
-            return vector_function(name, linear, vectors)
+            is_decoded = linear.layout.activations is Activations.ROW_F8
+            return (decoded_function if is_decoded else vector_function)(name, linear, vectors)
         is_padded = self.pad_rows and self.pad_rows_begin <= linear.rows < self.pad_rows_end
         return linalg_function(name, linear, self.pad_rows if is_padded else linear.rows, shift_fp8=self.shift_fp8)

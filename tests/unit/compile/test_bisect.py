@@ -224,7 +224,13 @@ def test_agreement_and_nobody_to_compare_with(
 
 
 @pytest.mark.parametrize(
-    ("quantization", "chosen"), [("none", "none"), ("i4-g64-zp-rows-f16", "int4"), ("i8-channel-rows-f16-a8", "w8a8")]
+    ("quantization", "chosen"),
+    [
+        ("none", "none"),
+        ("i4-g64-zp-rows-f16", "int4"),
+        ("i8-channel-rows-f16-a8", "w8a8"),
+        ("f8E4M3FN-tensor-rows-f16-af8", "w8a8-fp8"),
+    ],
 )
 def test_the_options_of_a_bundle_are_found_again(tmp_path: Path, quantization: str, chosen: str) -> None:
     manifest = read_manifest(make_bundle(tmp_path / "b"))

@@ -63,6 +63,10 @@ def place(folder: Path, options: CompileOptions, output: Path) -> tuple[list[str
             {"quantize": Quantize.W8A8, "zero_points": True},
             "--zero-points: only --quantize int8 and int4 have them, not w8a8",
         ),
+        (
+            {"quantize": Quantize.W8A8_FP8, "group_size": GroupSize.G32},
+            "--group-size 32: --quantize w8a8-fp8 has channel, tensor, default channel",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], message: str) -> None:
@@ -90,6 +94,18 @@ def test_options_that_do_not_go_together_are_refused(options: dict[str, Any], me
             "fp8, one scale a matrix",
         ),
         ({"quantize": Quantize.W8A8}, "f16", "i8-channel-rows-f16-a8", "w8a8, one scale an output channel"),
+        (
+            {"quantize": Quantize.W8A8_FP8},
+            "bf16",
+            "f8E4M3FN-channel-rows-bf16-af8",
+            "w8a8-fp8, one scale an output channel",
+        ),
+        (
+            {"quantize": Quantize.W8A8_FP8, "group_size": GroupSize.TENSOR},
+            "f16",
+            "f8E4M3FN-tensor-rows-f16-af8",
+            "w8a8-fp8, one scale a matrix",
+        ),
     ],
 )
 def test_layouts_follow_from_options(
@@ -103,8 +119,9 @@ def test_layouts_follow_from_options(
     assert plan.options.scheme.describe() == words
 
 
-def test_fp8_takes_the_flavour_of_the_target(twin: Path) -> None:
-    options = CompileOptions(quantize=Quantize.FP8)
+@pytest.mark.parametrize("quantize", [Quantize.FP8, Quantize.W8A8_FP8])
+def test_fp8_takes_the_flavour_of_the_target(twin: Path, quantize: Quantize) -> None:
+    options = CompileOptions(quantize=quantize)
     plan = plan_compile(str(twin), ["gfx942", "gfx950", "gfx1200", "gfx1201", "cuda-sm_89", "cpu"], options)
     found = {target.name: plan.skeleton_for(target).layout for target in plan.targets}
     elements = {name: str(layout.element) for name, layout in found.items() if layout is not None}
@@ -117,6 +134,16 @@ def test_targets_without_fp8_are_refused(twin: Path, target: str) -> None:
     with pytest.raises(UsageError) as error:
         plan_compile(str(twin), ["gfx942", target], CompileOptions(dtype=Dtype.F16, quantize=Quantize.FP8))
     assert str(error.value) == (f"--quantize fp8: {target} has no fp8; use --quantize int8, or leave out {target}")
+
+
+@pytest.mark.parametrize("target", ["gfx90a", "gfx1030", "gfx1100", "gfx1151", "cuda-sm_80", "vulkan"])
+def test_targets_that_do_not_multiply_fp8_are_refused(twin: Path, target: str) -> None:
+    with pytest.raises(UsageError) as error:
+        plan_compile(str(twin), ["gfx942", target], CompileOptions(dtype=Dtype.F16, quantize=Quantize.W8A8_FP8))
+    assert str(error.value) == (
+        f"--quantize w8a8-fp8: {target} has no matrix instructions for fp8; use --quantize w8a8 or int8, "
+        f"or leave out {target}"
+    )
 
 
 @pytest.mark.parametrize("quantize", [Quantize.INT4, Quantize.W8A8])
@@ -265,6 +292,8 @@ def test_choices_are_part_of_digest_and_keys(twin: Path) -> None:
         CompileOptions(),
         CompileOptions(quantize=Quantize.INT8),
         CompileOptions(quantize=Quantize.W8A8),
+        CompileOptions(quantize=Quantize.FP8),
+        CompileOptions(quantize=Quantize.W8A8_FP8),
         CompileOptions(quantize=Quantize.INT8, zero_points=True),
         INT4,
     ]

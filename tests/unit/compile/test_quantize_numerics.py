@@ -16,7 +16,7 @@ SPELLINGS = [
     *(f"i{bits}-g{group}{zeros}-rows-f16" for bits in (4, 8) for group in (32, 64, 128) for zeros in ("", "-zp")),
     *("i8-channel-rows-f32", "i8-channel-zp-rows-bf16", "i4-channel-rows-bf16", "i8-channel-rows-f16-a8"),
     *("f8E4M3FN-channel-rows-f16", "f8E4M3FN-tensor-rows-bf16", "f8E4M3FNUZ-channel-rows-f32"),
-    "f8E4M3FNUZ-tensor-rows-f16",
+    *("f8E4M3FNUZ-tensor-rows-f16", "f8E4M3FN-channel-rows-f16-af8", "f8E4M3FNUZ-tensor-rows-bf16-af8"),
 ]
 ROUND = {"f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}  # what rounding a scale away from zero can change
 
@@ -201,6 +201,8 @@ def test_layouts_spell_and_parse() -> None:
         ("i4-g16-rows-f16", r"group_size 16 of grouping group: allowed are \(32, 64, 128\)"),
         ("i4-g032-rows-f16", "the closest is 'i4-g32-rows-f16'"),
         ("i4-g32-rows-f16-a8", "activations a8 of i4-g32-rows-f16-a8: only with i8, channel, no zero points"),
+        ("i8-channel-rows-f16-af8", "activations af8 of i8-channel-rows-f16-af8: only with fp8"),
+        ("f8E4M3FN-channel-rows-f16-a8", "only with i8, channel, no zero points"),
         ("f8E4M3FN-g32-rows-f16", "grouping group of f8E4M3FN: allowed are channel and tensor"),
         ("f8E4M3FN-channel-zp-rows-f16", "has_zeros of f8E4M3FN with grouping channel: integers by group or channel"),
         ("i8-channel-columns-f16", "'columns' is not a valid StorageOrder"),

@@ -30,6 +30,7 @@ MODES: tuple[dict[str, Any], ...] = (
     {"quantize": Quantize.FP8},
     {"quantize": Quantize.FP8, "group_size": GroupSize.TENSOR},
     {"quantize": Quantize.W8A8},
+    {"quantize": Quantize.W8A8_FP8},
 )
 DOWN = "model.layers.0.mlp.down_proj"
 

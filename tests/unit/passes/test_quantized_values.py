@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
-from amdnfs_targets.quantized_layout import Grouping, QuantizedLayout
+from amdnfs_targets.quantized_layout import Activations, Grouping, QuantizedLayout
 from amdnfs_targets.registry import TARGETS
 from iree import runtime as rt
 
@@ -97,6 +98,9 @@ CASES = [
     Case(spelling="i8-channel-rows-f32-a8", rows=(8,), has_bias=True),
     Case(spelling="i8-channel-rows-f16-a8", rows=(1, 3), depth=172, element="f16"),
     Case(spelling="i8-channel-rows-f32-a8", rows=(1,), depth=33, columns=7),
+    Case(spelling="f8E4M3FN-channel-rows-f32-af8", rows=(8,), has_bias=True),
+    Case(spelling="f8E4M3FN-tensor-rows-f16-af8", rows=(1, 3), depth=172, element="f16", has_bias=True),
+    Case(spelling="f8E4M3FNUZ-channel-rows-f32-af8", rows=(1,), depth=33, columns=7),
 ]
 
 
@@ -173,8 +177,8 @@ def test_quantized_linear(modules: dict[str, Any], rng: np.random.Generator, for
 def check(form: str, case: Case, stored: Stored, x: Array, bias: list[Array], got: Array) -> None:
     """Compares a result with what float64 gives."""
     x64, b64 = x.astype(np.float64), (bias[0] if bias else np.zeros(1)).astype(np.float64)
-    if case.spelling.endswith("a8"):
-        x64 = rounded_rows(x)
+    if case.layout.activations is not Activations.FLOAT:
+        x64 = rounded_rows(x, case.layout)
     wanted = x64 @ stored.weight.T + b64
     sizes = np.abs(x64) @ np.abs(stored.weight.T) + np.abs(b64)
     bound = (case.depth + 4) * SUM * sizes + rounding(case.element, wanted)
@@ -184,17 +188,24 @@ def check(form: str, case: Case, stored: Stored, x: Array, bias: list[Array], go
     assert_within(got, wanted, bound)
 
 
-def rounded_rows(x: Array) -> Array:
-    """What is left of the rows in int8, with one scale a row; computed in f32 as the layer does it."""
+def rounded_rows(x: Array, layout: QuantizedLayout) -> Array:
+    """What is left of the rows in 8 bits, with one scale a row; computed in f32 as the layer does it."""
     wide = x.astype(np.float32)
     largest = np.abs(wide).max(-1, keepdims=True)
-    steps = np.rint(wide * (np.float32(127) / largest))
-    assert np.abs(steps).max() == 127
-    return steps.astype(np.float64) * largest.astype(np.float64) / 127
+    most = {"i8": 127, "f8E4M3FN": 448, "f8E4M3FNUZ": 224}[layout.element]
+    exact = wide * (np.float32(most) / largest)
+    steps = np.rint(exact)
+    if layout.is_float:
+        flavour = ml_dtypes.float8_e4m3fn if layout.element == "f8E4M3FN" else ml_dtypes.float8_e4m3fnuz
+        steps = exact.astype(flavour)
+    assert np.abs(steps.astype(np.float64)).max() == most
+    rows: Array = steps.astype(np.float64) * largest.astype(np.float64) / most
+    return rows
 
 
-def test_rows_of_zeros_are_no_obstacle(modules: dict[str, Any], rng: np.random.Generator) -> None:
-    case = next(case for case in CASES if case.spelling == "i8-channel-rows-f32-a8" and case.has_bias)
+@pytest.mark.parametrize("spelling", ["i8-channel-rows-f32-a8", "f8E4M3FN-channel-rows-f32-af8"])
+def test_rows_of_zeros_are_no_obstacle(modules: dict[str, Any], rng: np.random.Generator, spelling: str) -> None:
+    case = next(case for case in CASES if case.spelling == spelling and case.has_bias)
     stored, bias = store(rng, case), uniform(rng, (case.columns,), "f32")
     x = np.zeros((*case.rows, case.depth), np.float32)
     for form in forms_of(case):
@@ -252,7 +263,8 @@ AMD_CASES = [
     Case(spelling="i8-channel-rows-f16-a8", rows=(16,), depth=128, columns=64, element="f16", has_bias=True),
     Case(spelling="i8-channel-rows-f32", rows=(3,), depth=172, columns=64),
 ]
-FP8_CASES = [("channel", (1,)), ("tensor", (16,))]
+FP8_CASES = [("channel-rows-f16", (1,)), ("tensor-rows-f16", (16,))]
+FP8_CASES += [("tensor-rows-f16-af8", (3,)), ("channel-rows-f16-af8", (40,))]
 
 
 @pytest.mark.emulator
@@ -267,7 +279,7 @@ def test_the_form_of_gpus_as_amd_code(rng: np.random.Generator, target: str, tmp
     cases, lacking = list(AMD_CASES), []
     if flavour is not None:
         cases += [
-            Case(spelling=f"{flavour}-{kind}-rows-f16", rows=rows, depth=128, columns=64, element="f16")
+            Case(spelling=f"{flavour}-{kind}", rows=rows, depth=128, columns=64, element="f16")
             for kind, rows in FP8_CASES
         ]
     lowering = next(

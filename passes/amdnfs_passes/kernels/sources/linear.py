@@ -12,8 +12,10 @@ type of x, and reads more of a row at once. Their layout is `QuantizedLayout`'s:
     weights  [columns_i, depth * BITS / 8]      of two int4 in a byte the lower one comes first
     scales   [columns_i, groups], or [1, 1]     zeros the same in int8, or None
 
-With `ROUNDS`, rows of x are rounded to int8, with a scale of their own, and int8 weights are summed up in integers:
-every program finds the largest element of its own rows first.
+With `LARGEST`, rows of x are rounded to the type of the weights, with a scale of their own that makes their largest
+element this number, and the matrix units multiply the two as they are: int8 in whole numbers, fp8 with sums in f32.
+Every program finds the largest element of its own rows first. Nothing leaves the range of fp8: what is rounded up
+above `LARGEST` before the conversion is cut off.
 
 One program is one tile of `ROWS` rows and `COLUMNS` columns of one weight; sums are in f32.
 
@@ -90,7 +92,7 @@ def linear(
     BITS: tl.constexpr,
     GROUPS: tl.constexpr,
     IS_TENSOR_SCALE: tl.constexpr,
-    ROUNDS: tl.constexpr,
+    LARGEST: tl.constexpr,
 ):
     """One tile; program 0 counts tiles over rows and all weights' columns, in bands of `BAND` row tiles."""
     TILES0: tl.constexpr = (COLUMNS0 + COLUMNS - 1) // COLUMNS
@@ -143,7 +145,9 @@ def linear(
     STEP: tl.constexpr = DEPTHS // 2 if BITS == 4 else DEPTHS
     place_in_row = tl.arange(0, STEP)
     w_tile = weight + column[:, None] * ROW + place_in_row[None, :]
-    SUM: tl.constexpr = tl.int32 if ROUNDS else tl.float32
+    ROUNDS: tl.constexpr = LARGEST != 0
+    IS_FP8: tl.constexpr = ROUNDS and weight0.dtype.element_ty.is_fp8()
+    SUM: tl.constexpr = tl.int32 if ROUNDS and not IS_FP8 else tl.float32
     if GATE != "":
         u_tile = weight1 + column[:, None] * ROW + place_in_row[None, :]
         total1 = tl.zeros([ROWS, COLUMNS], SUM)
@@ -164,7 +168,7 @@ def linear(
                 g = tl.load(gain + k + depth, mask=is_depth, other=0.0).to(tl.float32) + GAIN_OFFSET
                 wide = (wide * factor * g[None, :]).to(x.dtype.element_ty).to(tl.float32)
             largest = tl.maximum(largest, tl.max(tl.abs(wide), 1))
-        steps = 127.0 / tl.maximum(largest, 1.0e-30)
+        steps = tl.div_rn(LARGEST, tl.maximum(largest, 1.0e-30))
     SCALES_ROW: tl.constexpr = 0 if IS_TENSOR_SCALE else GROUPS
     GROUP_SIZE: tl.constexpr = DEPTH // GROUPS if GROUPS > 1 else 1 << 30
     GROUPS_HERE: tl.constexpr = DEPTHS // GROUP_SIZE
@@ -183,8 +187,12 @@ def linear(
                 g = tl.load(gain + k + depth).to(tl.float32) + GAIN_OFFSET
             a = (a.to(tl.float32) * factor * g[None, :]).to(a.dtype)
         if ROUNDS:
-            # The sum has no room for digits behind the point: it is rounded to the nearest, ties to even.
-            a = ((a.to(tl.float32) * steps[:, None] + 12582912.0) - 12582912.0).to(tl.int8)
+            a = a.to(tl.float32) * steps[:, None]
+            if IS_FP8:
+                a = tl.clamp(a, -LARGEST, LARGEST, propagate_nan=tl.PropagateNan.ALL).to(weight0.dtype.element_ty)
+            else:
+                # The sum has no room for digits behind the point: it is rounded to the nearest, ties to even.
+                a = ((a + 12582912.0) - 12582912.0).to(tl.int8)
         b = tl.load(w_tile + step * STEP, mask=w_mask, other=0.0)
         if GATE != "":
             u = tl.load(u_tile + step * STEP, mask=w_mask, other=0.0)
@@ -217,6 +225,10 @@ def linear(
             if GROUPS > 1:
                 scale = tl.load(scales + group, mask=is_column, other=0.0).to(tl.float32)
                 total += tl.dot(a, tl.trans(b)) * scale[None, :]
+            elif IS_FP8:
+                # NVIDIA's sm_90 sums products of fp8 in fewer bits than f32 has, so a step is added in f32. Elsewhere
+                # Triton makes the line below of this.
+                total += tl.dot(a, tl.trans(b))
             else:
                 total = tl.dot(a, tl.trans(b), total)
             if GATE != "":
@@ -226,12 +238,14 @@ def linear(
                 if GROUPS > 1:
                     scale1 = tl.load(scales1 + group, mask=is_column, other=0.0).to(tl.float32)
                     total1 += tl.dot(a, tl.trans(u)) * scale1[None, :]
+                elif IS_FP8:
+                    total1 += tl.dot(a, tl.trans(u))
                 else:
                     total1 = tl.dot(a, tl.trans(u), total1)
     if ROUNDS:
-        total = total.to(tl.float32) * (largest / 127.0)[:, None]
+        total = total.to(tl.float32) * (largest / LARGEST)[:, None]
         if GATE != "":
-            total1 = total1.to(tl.float32) * (largest / 127.0)[:, None]
+            total1 = total1.to(tl.float32) * (largest / LARGEST)[:, None]
     if BITS != 16:
         if GROUPS == 1:
             total = total * tl.load(scales + column * SCALES_ROW, mask=is_column, other=0.0).to(tl.float32)[None, :]
