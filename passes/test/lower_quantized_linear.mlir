@@ -104,6 +104,39 @@ func.func @int8_times_int8(%x: !x, %data: !data, %scales: !torch.vtensor<[8,1],b
 
 // -----
 
+!x = !torch.vtensor<[2,32],bf16>
+!y = !torch.vtensor<[2,8],bf16>
+!data = !torch.vtensor<[8,32],si8>
+
+// Rows are rounded to fp8 of the weight's flavour, and enter the sum as it does; 224 is the largest of both flavours.
+// CHECK-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.f8E4M3FNUZ_channel_rows_bf16_af8(
+// CHECK:         [[FOUND:%[a-z0-9]+]] = linalg.generic {{.*}} outs({{.*}} : tensor<2xf32>)
+// CHECK:         [[LARGEST:%[a-z0-9]+]] = util.optimization_barrier [[FOUND]] : tensor<2xf32>
+// CHECK:         [[BYTES:%[a-z0-9]+]] = linalg.generic {{.*}} ins({{%[a-z0-9]+}}, [[LARGEST]] : {{.*}} outs({{.*}} : tensor<2x32xi8>)
+// CHECK:           arith.minui
+// CHECK:         [[ROWS:%[a-z0-9]+]] = flow.tensor.bitcast [[BYTES]] : tensor<2x32xi8> -> tensor<2x32xf8E4M3FNUZ>
+// CHECK:         linalg.generic {{.*}} ins([[ROWS]], {{%[a-z0-9]+}} : tensor<2x32xf8E4M3FNUZ>, tensor<8x32xf8E4M3FNUZ>) outs({{.*}} : tensor<2x8xf32>)
+// CHECK:         linalg.generic {{.*}} ins({{.*}} : tensor<2x8xf32>, tensor<2xf32>, tensor<8xbf16>)
+// PAD-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.f8E4M3FNUZ_channel_rows_bf16_af8(
+// PAD-NOT:     tensor.pad
+// PAD-LABEL: func.func @fp8_times_fp8
+// VECTOR-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.f8E4M3FNUZ_channel_rows_bf16_af8(
+// VECTOR:         arith.minui
+// VECTOR:         flow.dispatch.workgroups({{.*}}) : (tensor<2x32xf32>, tensor<8x32xi8>, tensor<8x1xbf16>) -> tensor<2x8xf32>
+// VECTOR:         linalg.generic {{.*}} ins({{.*}} : tensor<2x8xf32>, tensor<2xf32>) outs({{.*}} : tensor<2x8xbf16>)
+// SHIFT-LABEL: func.func private @amdnfs.quantized_linear.2x32xbf16.8.f8E4M3FNUZ_channel_rows_bf16_af8(
+// SHIFT:         linalg.generic {{.*}} ins({{.*}} : tensor<2x1x32xbf16>, tensor<8x1x32xbf16>) outs({{.*}} : tensor<2x8xf32>)
+// SHIFT-NOT:     f8E4M3FNUZ to
+// SHIFT-LABEL: func.func @fp8_times_fp8
+func.func @fp8_times_fp8(%x: !x, %data: !data, %scales: !torch.vtensor<[8,1],bf16>) -> !y {
+  %none = torch.constant.none
+  %layout = torch.constant.str "f8E4M3FNUZ-channel-rows-bf16-af8"
+  %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %data, %scales, %none, %none, %layout) : (!x, !data, !torch.vtensor<[8,1],bf16>, !torch.none, !torch.none, !torch.str) -> !y
+  return %0 : !y
+}
+
+// -----
+
 !x = !torch.vtensor<[2,64],f32>
 !y = !torch.vtensor<[2,8],f32>
 !data = !torch.vtensor<[8,64],si8>
