@@ -51,9 +51,9 @@ def open_draft(path: Path, target_name: str) -> DraftBundle:
     Raises:
         ArtifactError: If it is no bundle, or none of its programs runs here.
     """
-    manifest = read_manifest(path)
-    wanted = target_name if target_name in manifest.targets else None
     try:
+        manifest = read_manifest(path)
+        wanted = target_name if target_name in manifest.targets else None
         name = choose_target(manifest, inspect_host(), wanted)
         ProgramNames(manifest.targets[name], name)
     except ArtifactError as error:

@@ -31,6 +31,10 @@ from amdnfs_runtime.speculation import Guesser, GuessSource, NgramSource
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
 from amdnfs_runtime.top_logits import TopLogits
 
+MOST_CHECKED_ON_CPU = 32
+"""Tokens of a call that checks guesses on a processor. Larger ones are bound by computing, not by reading the weights,
+and take more time than right guesses save: twice that of a decode call where 8 requests check 4 guesses each."""
+
 
 class Request:
     """A prompt with its samples, checked and ready to start."""
@@ -98,7 +102,8 @@ class Engine:
         self.draft = None if draft is None else DraftSource(draft, vocab, self.health, self.counters, clock)
         sources: list[GuessSource] = [NgramSource()] if self._guesses else []
         self._guesser = Guesser(sources if self.draft is None else [*sources, self.draft])
-        self._scheduler = Scheduler(self._pool, limits_of(self._names, config), self._cache, self._guesser)
+        limits = limits_of(self._names, config, manifest.targets[target_name].kind)
+        self._scheduler = Scheduler(self._pool, limits, self._cache, self._guesser)
         self._program = program
         self._pools = program.make_pools(manifest, num_pages)
         self._requests: dict[str, Request] = {}
@@ -376,14 +381,17 @@ class Engine:
             )
 
 
-def limits_of(names: ProgramNames, config: EngineConfig) -> Limits:
+def limits_of(names: ProgramNames, config: EngineConfig, kind: str) -> Limits:
     """What a step holds: what the configuration says, else what the programs hold."""
-    max_running = config.max_running or names.decode_sizes[-1]
+    max_running, tokens = config.max_running or names.decode_sizes[-1], names.verify_tokens
+    sizes = names.verify_sizes
+    if kind == "cpu":
+        sizes = tuple(size for size in sizes if size * tokens <= MOST_CHECKED_ON_CPU) or sizes[:1]
     return Limits(
         prefill_sizes=names.prefill_sizes,
         decode_sizes=names.decode_sizes,
-        verify_sizes=names.verify_sizes if config.speculate else (),
-        verify_tokens=names.verify_tokens if config.speculate else 0,
+        verify_sizes=sizes if config.speculate else (),
+        verify_tokens=tokens if config.speculate else 0,
         max_running=max_running,
         max_step_tokens=config.max_step_tokens or 2 * names.prefill_sizes[-1] + max_running,
     )

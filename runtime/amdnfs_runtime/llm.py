@@ -114,7 +114,7 @@ def pool_sizes(
         CapacityError: If a device does not hold its pools.
         UsageError: If a share is wanted of a memory that is not known.
     """
-    num_running = limits_of(names, config).max_running
+    num_running = limits_of(names, config, kind).max_running
     if draft is None:
         return pool_pages(manifest, kind, config, num_running, device_memory(kind)), 0
     if draft.kind == kind:

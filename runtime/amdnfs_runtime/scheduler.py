@@ -152,7 +152,8 @@ class Limits:
     decode_sizes: tuple[int, ...]
     """Requests of the decode programs, ascending."""
     verify_sizes: tuple[int, ...] = ()
-    """Requests of the verify programs, ascending."""
+    """Requests of the verify programs, ascending. If they hold fewer than the decode programs, steps with more requests
+    have no guesses."""
     verify_tokens: int = 0
     """Tokens of each request that the verify programs take; 0 if there are none."""
     max_running: int
@@ -366,6 +367,9 @@ class Scheduler:
         No job gets more than it can still generate, and than there is room for without pressing.
         """
         if self._guesser is None:
+            return {}
+        most_jobs = self._limits.verify_sizes[-1]
+        if len(jobs) > most_jobs < self._limits.decode_sizes[-1]:
             return {}
         asks = []
         num_spare = max(0, self._pool.num_free - len(self._running))

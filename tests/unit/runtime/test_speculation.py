@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from amdnfs_runtime.calls import ProgramNames
 from amdnfs_runtime.config import EngineConfig
-from amdnfs_runtime.engine import Engine
+from amdnfs_runtime.engine import Engine, limits_of
 from amdnfs_runtime.errors import ArtifactError
 from amdnfs_runtime.llm import load
 from amdnfs_runtime.request import SamplingParams
@@ -111,6 +112,29 @@ def test_right_guesses_save_calls() -> None:
         return program.num_calls
 
     assert num_calls() < 0.5 * num_calls(speculate=False)
+
+
+@pytest.mark.parametrize(("kind", "sizes"), [("cpu", {"1", "4"}), ("hip", {"1", "4", "8"})])
+def test_a_processor_checks_no_more_than_is_worth_it(kind: str, sizes: set[str]) -> None:
+    manifest = make_manifest(decode=(1, 4, 8), verify_tokens=5)
+    target = dataclasses.replace(manifest.targets["cpu"], kind=kind)
+    manifest = dataclasses.replace(manifest, targets={"cpu": target})
+    program = PagedProgram()
+    params = SamplingParams(max_tokens=50, ignore_eos=True)
+    for number in (1, 4, 8):
+        prompts = [[1, 2, 1, 2, index] for index in range(number)]
+        results = run_all(make_engine(90, program, manifest), prompts, params)
+        assert [list(result.token_ids) for result in results] == [alone(prompt, params) for prompt in prompts]
+    found = {name.partition("_")[2].partition("x")[0] for name in program.names if name.startswith("verify")}
+    assert found == sizes
+    assert "decode_8" in program.names
+
+
+def test_a_processor_with_large_programs_only_checks_with_the_smallest() -> None:
+    names = ProgramNames(make_manifest(decode=(8, 16), verify_tokens=5).targets["cpu"], "cpu")
+    assert limits_of(names, EngineConfig(), "cpu").verify_sizes == (8,)
+    assert limits_of(names, EngineConfig(), "cuda").verify_sizes == (8, 16)
+    assert limits_of(names, EngineConfig(speculate=False), "cpu").verify_sizes == ()
 
 
 def test_greedy_guesses_need_no_logits() -> None:
