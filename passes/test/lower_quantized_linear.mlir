@@ -137,6 +137,31 @@ func.func @fp8_times_fp8(%x: !x, %data: !data, %scales: !torch.vtensor<[8,1],bf1
 
 // -----
 
+!x = !torch.vtensor<[2,96],bf16>
+!y = !torch.vtensor<[2,8],bf16>
+!data = !torch.vtensor<[8,96],si8>
+
+// Beside bf16, rows become words and units in a dispatch of their own; products are added up in integers.
+// CHECK-LABEL: func.func @int8_and_bf16
+// VECTOR-LABEL: func.func private @amdnfs.quantized_linear.2x96xbf16.8.i8_channel_rows_bf16(
+// VECTOR:         [[ROUND:%[0-9]+]]:2 = flow.dispatch.workgroups({{.*}} -> (tensor<2x96xi16>, tensor<2x3xf32>)
+// VECTOR:           vector.reduction <maximumf>
+// VECTOR:           math.roundeven
+// VECTOR:           arith.trunci {{.*}} : vector<16xi32> to vector<16xi16>
+// VECTOR:         flow.dispatch.workgroups([[ROUND]]#0, {{.*}}, [[ROUND]]#1)
+// VECTOR:           arith.extsi {{.*}} : vector<32xi8> to vector<32xi16>
+// VECTOR:           llvm.call_intrinsic "llvm.x86.avx512.pmaddw.d.512"
+// VECTOR:           arith.sitofp {{.*}} : vector<16xi32> to vector<16xf32>
+// VECTOR-LABEL: func.func @int8_and_bf16
+func.func @int8_and_bf16(%x: !x, %data: !data, %scales: !torch.vtensor<[8,1],bf16>) -> !y {
+  %none = torch.constant.none
+  %layout = torch.constant.str "i8-channel-rows-bf16"
+  %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %data, %scales, %none, %none, %layout) : (!x, !data, !torch.vtensor<[8,1],bf16>, !torch.none, !torch.none, !torch.str) -> !y
+  return %0 : !y
+}
+
+// -----
+
 !x = !torch.vtensor<[2,64],f32>
 !y = !torch.vtensor<[2,8],f32>
 !data = !torch.vtensor<[8,64],si8>

@@ -52,7 +52,7 @@ class QuantizedForm(VectorForm):
         return Tiles(
             columns=columns,
             m=min(self.rows, self._vectors.registers // 4),
-            n=min(4 if self.rows == 1 else 2, columns),
+            n=min(1 if self.rows == 1 else 2, columns),
             lanes=width,
             unroll=next(count for count in (most, 2, 1) if self._group % (width * count) == 0),
         )

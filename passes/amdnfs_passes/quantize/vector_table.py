@@ -41,7 +41,9 @@ class TableForm(QuantizedForm):
         """See the base class."""
         m = min(self.rows, 4 if self.rows % 4 == 0 else 3)
         columns = most_columns(self, self.depth // 2)
-        return Tiles(columns=columns, m=m, n=min(_MOST_SUMS // m, 8, columns), lanes=_LANES, unroll=2)
+        # One row waits for memory, which reads one stream twice as fast as four.
+        n = 1 if m == 1 else min(_MOST_SUMS // m, columns)
+        return Tiles(columns=columns, m=m, n=n, lanes=_LANES, unroll=2)
 
     def constants(self, tiles: Tiles) -> Iterator[str]:
         """See the base class."""

@@ -101,6 +101,10 @@ class VectorForm(ABC):
     def sum_type(self, tiles: Tiles) -> str:
         """The vector type of a sum."""
 
+    def part_type(self, tiles: Tiles) -> str:
+        """The vector type of a sum over a group; another one than `sum_type` only if `scales_groups`."""
+        return self.sum_type(tiles)
+
     def constants(self, tiles: Tiles) -> Iterator[str]:
         """Constants of the form's own."""
         yield from ()
@@ -191,8 +195,8 @@ def _constants(form: VectorForm, tiles: Tiles) -> Iterator[str]:
     sizes |= {f"c{index}": index for index in range(max(tiles.m, tiles.n))}
     for name, size in sizes.items():
         yield f"%{name} = arith.constant {size} : index"
-    nothing = "0" if form.sum_element == "i32" else "0.0"
-    yield f"%nothing = arith.constant dense<{nothing}> : {form.sum_type(tiles)}"
+    for name, kind in (("nothing", form.sum_type(tiles)), ("no_part", form.part_type(tiles))):
+        yield f"%{name} = arith.constant dense<{'0' if kind.endswith('xi32>') else '0.0'}> : {kind}"
 
 
 def _loads(form: VectorForm, inputs: Sequence[Operand], tiles: Tiles) -> Iterator[str]:
@@ -236,17 +240,17 @@ def _loops(form: VectorForm, tiles: Tiles) -> Iterator[str]:
 
 def _accumulate(form: VectorForm, tiles: Tiles) -> Iterator[str]:
     """Defines `%total#i`, the vector of the i-th sum."""
-    kind, count = form.sum_type(tiles), len(tiles.sums)
-    kinds = ", ".join([kind] * count)
+    count = len(tiles.sums)
+    kinds, part_kinds = (", ".join([kind] * count) for kind in (form.sum_type(tiles), form.part_type(tiles)))
     outer = ", ".join(f"%outer.{m}.{n} = %nothing" for m, n in tiles.sums)
     inner = ", ".join(
-        f"%sum.{m}.{n} = {'%nothing' if form.scales_groups else f'%outer.{m}.{n}'}" for m, n in tiles.sums
+        f"%sum.{m}.{n} = {'%no_part' if form.scales_groups else f'%outer.{m}.{n}'}" for m, n in tiles.sums
     )
     yield f"%total:{count} = scf.for %g = %zero to %groups step %one iter_args({outer}) -> ({kinds}) {{"
     yield "%begin = arith.muli %g, %group : index"
     for n in range(tiles.n):
         yield from form.group_column(tiles, n)
-    yield f"%part:{count} = scf.for %k = %zero to %group step %step iter_args({inner}) -> ({kinds}) {{"
+    yield f"%part:{count} = scf.for %k = %zero to %group step %step iter_args({inner}) -> ({part_kinds}) {{"
     yield "%place = arith.addi %begin, %k : index"
     sums = {(m, n): f"%sum.{m}.{n}" for m, n in tiles.sums}
     for index in range(tiles.unroll):
@@ -259,7 +263,7 @@ def _accumulate(form: VectorForm, tiles: Tiles) -> Iterator[str]:
             for n in range(tiles.n):
                 yield from form.multiply(tiles, f"{index}.{m}.{n}", f"%x.{index}.{m}", f"%w.{index}.{n}", sums[m, n])
                 sums[m, n] = f"%new.{index}.{m}.{n}"
-    yield f"scf.yield {', '.join(sums.values())} : {kinds}"
+    yield f"scf.yield {', '.join(sums.values())} : {part_kinds}"
     yield "}"
     parts = [f"%part#{index}" for index in range(count)]
     if form.scales_groups:

@@ -110,8 +110,31 @@ def test_quantized_linear(module: Any, rng: np.random.Generator, case: Case) -> 
     check(call(module, f"f32_{case.name}", x, *stored.operands, *bias), x, stored.weight, bias, case.element)
 
 
-def check(got: Array, x: Array, weight: Array, bias: list[Array], element: str) -> None:
-    """Compares with float64: products are summed in f32, then the sum is rounded once."""
+def test_words_keep_what_is_small(module: Any, rng: np.random.Generator) -> None:
+    """Rows in int16: exact down to 1/128 of the power of two below a group's largest, else wrong by half a unit."""
+    case = next(case for case in QUANTIZED if case.spelling == "i8-g32-rows-f32")
+    stored = store(rng, case)
+    x = representable(rng, (*case.rows, case.depth), "bf16")
+    x *= np.exp2(-rng.integers(0, 24, case.depth)).astype(np.float32)
+    x[0], x[1, :32] = 0, 2.0**-120
+    groups = np.abs(x).reshape(*case.rows, -1, 32)
+    power = np.exp2(np.floor(np.log2(np.maximum(groups.max(-1, keepdims=True), 2.0**-100))))
+    half_unit = np.where(groups < power / 128, power * 2.0**-15, 0).reshape(x.shape)
+    check(call(module, f"f32_{case.name}", x, *stored.operands), x, stored.weight, [], "bf16", half_unit)
+
+
+def test_words_pass_on_what_is_no_number(module: Any, rng: np.random.Generator) -> None:
+    case = next(case for case in QUANTIZED if case.spelling == "i8-g32-rows-f32")
+    stored, x = store(rng, case), representable(rng, (*case.rows, case.depth), "bf16")
+    x[2, 40], x[5, 0] = np.nan, np.inf
+    got = call(module, f"f32_{case.name}", x, *stored.operands)
+    assert not np.isfinite(got[[2, 5]]).any()
+    assert np.isfinite(np.delete(got, [2, 5], 0)).all()
+
+
+def check(got: Array, x: Array, weight: Array, bias: list[Array], element: str, wrong: Array | float = 0.0) -> None:
+    """Compares with float64: products are summed in f32, then the sum is rounded once; `x` may be `wrong` by that."""
     x64, b64 = x.astype(np.float64), (bias[0] if bias else np.zeros(1)).astype(np.float64)
     wanted, sizes = x64 @ weight.T + b64, np.abs(x64) @ np.abs(weight.T) + np.abs(b64)
-    assert_within(got, wanted, (x.shape[-1] + 4) * SUM * sizes + ROUND[element] * np.abs(wanted) + TINY[element])
+    bound = (x.shape[-1] + 4) * SUM * sizes + ROUND[element] * np.abs(wanted) + TINY[element]
+    assert_within(got, wanted, bound + (np.zeros_like(x64) + wrong) @ np.abs(weight.T) * (1 + ROUND[element]))
