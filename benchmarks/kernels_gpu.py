@@ -19,6 +19,8 @@ import torch
 
 SOURCES = Path(__file__).parents[1] / "passes/amdnfs_passes/kernels/sources"
 LOG2E = 1.4426950408889634
+LARGEST = {"int8": 127.0, "fp8": 448.0}
+"""What the largest element of a rounded row becomes."""
 FRESH_BYTES = 300_000_000
 """Weights or caches to rotate through: several times the L2 of an H200."""
 
@@ -159,8 +161,25 @@ def quantize(weight: torch.Tensor, bits: int, group: int) -> tuple[torch.Tensor,
     return data.contiguous(), scales, meant
 
 
-def linear_case(rows: int, columns: tuple[int, ...], depth: int, gate: str, norm: bool, bits: int, group: int) -> str:
-    """One row of the table: values and time of a linear kernel."""
+def quantize_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same in e4m3, with one scale a column."""
+    scales = (weight.abs().amax(-1, keepdim=True) / LARGEST["fp8"]).half()
+    data = (weight / scales.float()).to(torch.float8_e4m3fn)
+    return data, scales, data.double() * scales.double()
+
+
+def round_rows(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """What the kernel multiplies, in f64."""
+    largest = x.float().abs().amax(-1, keepdim=True)
+    steps = x.float() * (LARGEST[kind] / largest)
+    whole = steps.to(torch.float8_e4m3fn) if kind == "fp8" else steps.round()
+    return whole.double() * largest.double() / LARGEST[kind]
+
+
+def linear_case(
+    rows: int, columns: tuple[int, ...], depth: int, gate: str, norm: bool, bits: int, group: int, rounds: str = ""
+) -> str:
+    """One row of the table: values and time of a linear kernel; `rounds` is what rows are rounded to, if anything."""
     kernel = load("linear")
     tiles = {16: (64, 128, 8, 4) if gate or sum(columns) > 9000 else (32, 128, 8, 4), 128: (128, 64, 8, 3)}
     tile_rows = 16 if rows <= 16 else 128
@@ -176,7 +195,7 @@ def linear_case(rows: int, columns: tuple[int, ...], depth: int, gate: str, norm
         if bits == 16:
             made = [(w.half(), None, w.half().double()) for w in weights]
         else:
-            made = [quantize(w, bits, group or depth) for w in weights]
+            made = [quantize_fp8(w) if rounds == "fp8" else quantize(w, bits, group or depth) for w in weights]
         sets.append([[item[j] for item in made] + [None] * (3 - len(columns)) for j in (0, 1)])
         meant = [item[2] for item in made] if i == 0 else meant
     outputs = columns[:1] if gate else columns
@@ -205,7 +224,7 @@ def linear_case(rows: int, columns: tuple[int, ...], depth: int, gate: str, norm
             BITS=bits,
             GROUPS=depth // group if group else 1,
             IS_TENSOR_SCALE=False,
-            ROUNDS=False,
+            LARGEST=LARGEST.get(rounds, 0.0),
             ROWS=tile_rows,
             COLUMNS=tile_columns,
             DEPTHS=depths,
@@ -218,11 +237,14 @@ def linear_case(rows: int, columns: tuple[int, ...], depth: int, gate: str, norm
     wide = x.double()
     if gain is not None:
         wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + 1e-6) * gain.double()
+    if rounds:
+        # A normalised row is rounded to its type first.
+        wide = round_rows(wide.half(), rounds)
     wanted = [wide @ w.T for w in meant]
     wanted = [torch.nn.functional.silu(wanted[0]) * wanted[1]] if gate else wanted
     worst = max(error(out, want) for out, want in zip(outs, wanted, strict=True))
     us = median_us(run, num_sets)
-    kind = f"{bits} bits" + (f", groups of {group}" if group else "")
+    kind = f"{rounds} x {rounds}" if rounds else f"{bits} bits" + (f", groups of {group}" if group else "")
     name = f"{rows} x {depth} -> {'+'.join(map(str, columns))}{' ' + gate if gate else ''}{', norm' if norm else ''}"
     rate = f"{stored / us / 1e3:.0f} GB/s, {2 * rows * sum(columns) * depth / us / 1e6:.0f} TFLOP/s"
     return f"| {name} | {kind} | {worst:.1e} | {us:.1f} | {rate} |"
@@ -245,11 +267,12 @@ def main() -> None:
         print(attention_case(1, 512, 8192, 8, 4, 128, 32), flush=True)
     if "linear" in wanted:
         print("| linear | weights | error | us | rate |\n|---|---|---|---|---|")
-        for bits, group in ((16, 0), (8, 0), (8, 128), (4, 128), (4, 32)):
-            print(linear_case(8, (2048, 256, 256), 2048, "", True, bits, group), flush=True)
-            print(linear_case(8, (5632, 5632), 2048, "silu", True, bits, group), flush=True)
-            print(linear_case(1, (4096,), 14336, "", False, bits, group), flush=True)
-            print(linear_case(2048, (2048,), 5632, "", False, bits, group), flush=True)
+        kinds = [(16, 0, ""), (8, 0, ""), (8, 128, ""), (4, 128, ""), (4, 32, ""), (8, 0, "int8"), (8, 0, "fp8")]
+        for kind in kinds:
+            print(linear_case(8, (2048, 256, 256), 2048, "", True, *kind), flush=True)
+            print(linear_case(8, (5632, 5632), 2048, "silu", True, *kind), flush=True)
+            print(linear_case(1, (4096,), 14336, "", False, *kind), flush=True)
+            print(linear_case(2048, (2048,), 5632, "", False, *kind), flush=True)
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ def linear(
                 # Triton makes the line below of this.
                 total += tl.dot(a, tl.trans(b))
             else:
-                total = tl.dot(a, tl.trans(b), total)
+                total = tl.dot(a, tl.trans(b), total, out_dtype=SUM)
             if GATE != "":
                 u = widen(u, a.dtype, BITS)
                 if zeros0 is not None:
@@ -241,7 +241,7 @@ def linear(
                 elif IS_FP8:
                     total1 += tl.dot(a, tl.trans(u))
                 else:
-                    total1 = tl.dot(a, tl.trans(u), total1)
+                    total1 = tl.dot(a, tl.trans(u), total1, out_dtype=SUM)
     if ROUNDS:
         total = total.to(tl.float32) * (largest / LARGEST)[:, None]
         if GATE != "":
