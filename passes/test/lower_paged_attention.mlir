@@ -167,8 +167,15 @@ func.func @bytes(%q: !q, %pool: !pool, %table: !table, %n: !count) -> !y {
 !count = !torch.vtensor<[1],si64>
 !y = !torch.vtensor<[1,8,4,8],bf16>
 
-// In vectors, scores are never stored; pairs of the head dim, then pairs of keys, are multiplied. Tokens that do not
-// fill vectors stay products.
+// In vectors, scores are never stored; pairs of the head dim, then pairs of keys, are multiplied. Few tokens share a
+// vector with the heads of their KV head; lanes that are left over are cleared.
+// VECTOR-LABEL: func.func private @amdnfs.paged_attention.b2.h4.t3.kv2.d8.p16.bf16.scale3F000000(
+// VECTOR:         dispatch.tensor.load {{.*}} sizes = [1, 2, 1, 8]
+// VECTOR:         arith.constant dense<0> : vector<4xi32>
+// VECTOR:         vector.transfer_write {{%cst[_0-9]*}}, {{.*}} : vector<8xbf16>, tensor<4x8xbf16>
+// VECTOR-COUNT-16: llvm.call_intrinsic "llvm.x86.avx512bf16.dpbf16ps.128"
+// VECTOR:         dispatch.tensor.store {{.*}} sizes = [1, 1, 2, 8]
+// VECTOR-NOT:     linalg.batch_matmul
 // VECTOR-LABEL: func.func @plain
 // VECTOR-LABEL: func.func private @amdnfs.paged_attention.b1.h4.t8.kv2.d8.p16.bf16.scale3F000000(
 // VECTOR:         flow.dispatch.workgroups

@@ -70,7 +70,8 @@ class LowerPagedAttentionPass(ModulePass):
     fp8: str = "f8E4M3FN"
     """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
     vector_lanes: int = 0
-    """How many f32 a vector register holds, to write attention over many tokens in vectors; 0 for products."""
+    """How many f32 a vector register holds, to write attention in vectors (`vectors/attention.py`); 0 for products. A
+    cache of fp8 stays products, and so do heads whose scratch the stack does not hold or sizes that fill no tile."""
     vector_registers: int = 0
     """How many vector registers there are; with `vector_lanes` only."""
     bf16_pairs: bool = False

@@ -1,9 +1,10 @@
-"""The CPU's form of paged attention over many tokens: one dispatch, written in vectors.
+"""The CPU's form of paged attention: one dispatch, written in vectors.
 
-A workgroup makes one head of as many tokens as a vector has lanes. It goes through the pages that its tokens can see,
-some keys at a time, and keeps the maximum, the sum and the result of each token as it goes (Dao et al. 2022, arXiv
-2205.14135, algorithm 1; Milakov and Gimelshein 2018, arXiv 1805.02867). Tokens are lanes, so that nothing is added up
-across a vector: a key or a value is one number for all lanes.
+A workgroup makes as many rows as a vector has lanes. In a chunk of many tokens these are tokens of one head; of few
+tokens, or one, they are all tokens of all heads that share a KV head, so that each key and value is read once. The
+workgroup goes through the pages that its rows can see, some keys at a time, and keeps the maximum, the sum and the
+result of each row as it goes (Dao et al. 2022, arXiv 2205.14135, algorithm 1; Milakov and Gimelshein 2018, arXiv
+1805.02867). Rows are lanes, so that nothing is added up across a vector: a key or a value is one number for all lanes.
 
     for pages, from the first that the window shows to the last that the tokens have reached
       for keys, `keys` at a time
@@ -14,7 +15,8 @@ across a vector: a key or a value is one number for all lanes.
 Where pairs of bf16 can be multiplied, two numbers of the head dim are one step of the scores, and two keys are one
 step of the result: rows of values are interleaved for that.
 
-Why not linalg: the scores of 512 tokens, 32 heads and 512 keys are 32 MiB a layer, which are written and read again.
+Why not linalg: the scores of 512 tokens, 32 heads and 512 keys are 32 MiB a layer, which are written and read again;
+and for one token keys and values are first gathered from their pages, then read again.
 """
 
 from __future__ import annotations
@@ -65,8 +67,8 @@ def vector_attention(name: str, v: VectorAttention) -> str:
         *_store(v, result),
         "flow.return",
         "} count(%ignored: index, %also: index) -> (index, index, index) {",
-        f"%tiles = arith.constant {a.tokens // v.lanes} : index",
-        f"%heads = arith.constant {a.heads} : index",
+        f"%tiles = arith.constant {a.tokens // v.tokens} : index",
+        f"%heads = arith.constant {a.heads // v.heads} : index",
         f"%batch = arith.constant {a.batch} : index",
         "flow.return %tiles, %heads, %batch : index, index, index",
         "}",
@@ -89,9 +91,9 @@ def _cost(a: PagedAttention) -> str:
 def _loads(v: VectorAttention, query: str, table: str) -> Iterator[str]:
     """Constants, the operands' tensors, and where the workgroup is."""
     a = v.facts
-    sizes = {"zero": 0, "one": 1, "two": 2, "lanes": v.lanes, "group": a.heads // a.kv_heads, "dim": a.head_dim}
+    sizes = {"zero": 0, "one": 1, "two": 2, "group": a.heads // a.kv_heads, "dim": a.head_dim}
     sizes |= {"page_tokens": a.page_tokens, "keys": v.keys, "unroll": UNROLL, "before_window": a.window - 1}
-    sizes |= {"half_dim": a.head_dim // 2, "last_lane": v.lanes - 1}
+    sizes |= {"half_dim": a.head_dim // 2, "tile_heads": v.heads, "tile_tokens": v.tokens, "last_token": v.tokens - 1}
     for name, size in sizes.items():
         yield f"%{name} = arith.constant {max(size, 0)} : index"
     yield f"%nothing = arith.constant dense<0.0> : {v.scores}"
@@ -101,14 +103,15 @@ def _loads(v: VectorAttention, query: str, table: str) -> Iterator[str]:
     yield "%no_float = arith.constant 0.0 : f32"
     yield f"%no_row = arith.constant dense<0.0> : vector<{a.head_dim}x{a.element}>"
     yield "%tile = flow.dispatch.workgroup.id[0] : index"
-    yield "%head = flow.dispatch.workgroup.id[1] : index"
+    yield "%heads = flow.dispatch.workgroup.id[1] : index"
     yield "%b = flow.dispatch.workgroup.id[2] : index"
-    yield "%t0 = arith.muli %tile, %lanes : index"
+    yield "%t0 = arith.muli %tile, %tile_tokens : index"
+    yield "%head = arith.muli %heads, %tile_heads : index"
     yield "%kv = arith.divui %head, %group : index"
     load = "iree_tensor_ext.dispatch.tensor.load"
-    own = tensor((1, 1, v.lanes, a.head_dim), a.element)
+    own = tensor((1, v.heads, v.tokens, a.head_dim), a.element)
     yield (
-        f"%q.t = {load} %query.ref, offsets = [%b, %head, %t0, 0], sizes = [1, 1, {v.lanes}, {a.head_dim}], "
+        f"%q.in = {load} %query.ref, offsets = [%b, %head, %t0, 0], sizes = [1, {v.heads}, {v.tokens}, {a.head_dim}], "
         f"strides = [1, 1, 1, 1] : {_DISPATCH}<readonly:{query}> -> {own}"
     )
     yield "%n = iree_tensor_ext.dispatch.workload.ordinal %num_pages.arg, 0 : index"
@@ -138,47 +141,82 @@ def _loads(v: VectorAttention, query: str, table: str) -> Iterator[str]:
     yield "%first = arith.addi %begin, %t0 : index"
     yield "%first32 = arith.index_cast %first : index to i32"
     yield f"%firsts = vector.broadcast %first32 : i32 to vector<{v.lanes}xi32>"
-    yield f"%steps = arith.constant dense<[{', '.join(str(lane) for lane in range(v.lanes))}]> : vector<{v.lanes}xi32>"
+    steps = ", ".join(str(lane % v.tokens) for lane in range(v.lanes))
+    yield f"%steps = arith.constant dense<[{steps}]> : vector<{v.lanes}xi32>"
     yield f"%positions = arith.addi %firsts, %steps : vector<{v.lanes}xi32>"
 
 
 def _query(v: VectorAttention) -> Iterator[str]:
-    """Makes `%q`, the queries with tokens as lanes."""
+    """Makes `%q`, the queries with rows as lanes."""
     a, kind = v.facts, v.query_scratch
-    own = tensor((1, 1, v.lanes, a.head_dim), a.element)
+    own = tensor((1, v.heads, v.tokens, a.head_dim), a.element)
     yield f"%q.empty = tensor.empty() : {kind}"
-    yield f"%q = scf.for %t = %zero to %lanes step %one iter_args(%q.outer = %q.empty) -> {kind} {{"
-    yield f"%q.row = scf.for %d = %zero to %dim step %one iter_args(%q.inner = %q.outer) -> {kind} {{"
-    yield f"%q.one = tensor.extract %q.t[%zero, %zero, %t, %d] : {own}"
+    start = "%q.empty"
+    if v.heads * v.tokens < v.lanes:
+        start = "%q.clear"
+        none, stop = ("%no_pairs", "half_dim") if v.has_pairs else ("%nothing", "dim")
+        row = v.pairs if v.has_pairs else v.scores
+        yield f"%no_pairs = arith.constant dense<0.0> : {v.pairs}"
+        yield f"%q.clear = scf.for %d = %zero to %{stop} step %one iter_args(%q.dirty = %q.empty) -> {kind} {{"
+        clear = f"vector.transfer_write {none}, %q.dirty[%d, %zero] {{in_bounds = [true]}}"
+        yield f"%q.cleared = {clear} : {row}, {kind}"
+        yield f"scf.yield %q.cleared : {kind}\n}}"
+    yield from _for("h", "tile_heads", "q", start, kind)
+    yield from _for("t", "tile_tokens", "q", "%q.h", kind)
+    yield from _for("d", "dim", "q", "%q.t", kind)
+    yield from _lane()
+    yield f"%q.one = tensor.extract %q.in[%zero, %h, %t, %d] : {own}"
     if v.has_pairs:
         yield "%q.pair = arith.divui %d, %two : index"
         yield "%q.place = arith.remui %d, %two : index"
-        yield "%q.twice = arith.muli %t, %two : index"
+        yield "%q.twice = arith.muli %lane, %two : index"
         yield "%q.column = arith.addi %q.twice, %q.place : index"
-        yield f"%q.new = tensor.insert %q.one into %q.inner[%q.pair, %q.column] : {kind}"
+        yield f"%q.new = tensor.insert %q.one into %q.d[%q.pair, %q.column] : {kind}"
     else:
         yield convert("%q.wide", "%q.one", a.element, "f32")
-        yield f"%q.new = tensor.insert %q.wide into %q.inner[%d, %t] : {kind}"
-    yield f"scf.yield %q.new : {kind}\n}}\nscf.yield %q.row : {kind}\n}}"
+        yield f"%q.new = tensor.insert %q.wide into %q.d[%d, %lane] : {kind}"
+    yield from _end("q", "%q.new", kind)
+
+
+def _for(index: str, stop: str, name: str, start: str, kind: str) -> Iterator[str]:
+    """Opens a loop that defines `%<name>.<index>.made` from `start`, which is `%<name>.<index>` within."""
+    result = f"%{name}" if index == "h" else f"%{name}.{index}.made"
+    loop = f"scf.for %{index} = %zero to %{stop} step %one iter_args(%{name}.{index} = {start})"
+    yield f"{result} = {loop} -> {kind} {{"
+
+
+def _lane() -> Iterator[str]:
+    """Defines `%lane`, that of `%h` and `%t`."""
+    yield "%before = arith.muli %h, %tile_tokens : index"
+    yield "%lane = arith.addi %before, %t : index"
+
+
+def _end(name: str, value: str, kind: str) -> Iterator[str]:
+    """Closes the three loops that `_for` opened."""
+    for result in (value, f"%{name}.d.made", f"%{name}.t.made"):
+        yield f"scf.yield {result} : {kind}\n}}"
 
 
 def _store(v: VectorAttention, result: str) -> Iterator[str]:
     """Divides by the sums, and writes the workgroup's part of the result."""
     a, kind = v.facts, v.result_scratch
-    own = tensor((1, v.lanes, 1, a.head_dim), a.element)
+    own = tensor((1, v.tokens, v.heads, a.head_dim), a.element)
     yield f"%divided = scf.for %d = %zero to %dim step %one iter_args(%o.d = %o) -> {kind} {{"
     yield f"%whole = vector.transfer_read %o.d[%d, %zero], %no_float {{in_bounds = [true]}} : {kind}, {v.scores}"
     yield f"%part = arith.divf %whole, %sum : {v.scores}"
     yield f"%o.write = vector.transfer_write %part, %o.d[%d, %zero] {{in_bounds = [true]}} : {v.scores}, {kind}"
     yield f"scf.yield %o.write : {kind}\n}}"
     yield f"%y.empty = tensor.empty() : {own}"
-    yield f"%y = scf.for %t = %zero to %lanes step %one iter_args(%y.outer = %y.empty) -> {own} {{"
-    yield f"%y.row = scf.for %d = %zero to %dim step %one iter_args(%y.inner = %y.outer) -> {own} {{"
-    yield f"%y.one = tensor.extract %divided[%d, %t] : {kind}"
+    yield from _for("h", "tile_heads", "y", "%y.empty", own)
+    yield from _for("t", "tile_tokens", "y", "%y.h", own)
+    yield from _for("d", "dim", "y", "%y.t", own)
+    yield from _lane()
+    yield f"%y.one = tensor.extract %divided[%d, %lane] : {kind}"
     yield convert("%y.narrow", "%y.one", "f32", a.element)
-    yield f"%y.new = tensor.insert %y.narrow into %y.inner[%zero, %t, %zero, %d] : {own}"
-    yield f"scf.yield %y.new : {own}\n}}\nscf.yield %y.row : {own}\n}}"
+    yield f"%y.new = tensor.insert %y.narrow into %y.d[%zero, %t, %h, %d] : {own}"
+    yield from _end("y", "%y.new", own)
     yield (
         f"iree_tensor_ext.dispatch.tensor.store %y, %y.ref, offsets = [%b, %t0, %head, 0], "
-        f"sizes = [1, {v.lanes}, 1, {a.head_dim}], strides = [1, 1, 1, 1] : {own} -> {_DISPATCH}<writeonly:{result}>"
+        f"sizes = [1, {v.tokens}, {v.heads}, {a.head_dim}], strides = [1, 1, 1, 1] : "
+        f"{own} -> {_DISPATCH}<writeonly:{result}>"
     )

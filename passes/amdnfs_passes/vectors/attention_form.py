@@ -13,6 +13,9 @@ UNROLL = 4
 _MOST_STACK_BYTES = 24 * 1024
 """Scratch of a workgroup; IREE 3.13.0 refuses 32 KiB."""
 
+_LANES = (16, 8, 4)
+"""Sizes of vectors: registers, halves and quarters of them."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VectorAttention:
@@ -20,8 +23,12 @@ class VectorAttention:
 
     facts: PagedAttention
     """The attention."""
-    lanes: int
+    heads: int
+    """Query heads of a workgroup, all of one KV head."""
+    tokens: int
     """Tokens of a workgroup."""
+    lanes: int
+    """Rows of a workgroup: token t of head h is row h * tokens + t. What is left over is zero."""
     keys: int
     """Keys at a time."""
     has_pairs: bool
@@ -29,12 +36,12 @@ class VectorAttention:
 
     @property
     def scores(self) -> str:
-        """The type of a number of each token."""
+        """The type of a number of each row."""
         return f"vector<{self.lanes}xf32>"
 
     @property
     def pairs(self) -> str:
-        """The type of a pair of numbers of each token."""
+        """The type of a pair of numbers of each row."""
         return f"vector<{2 * self.lanes}xbf16>"
 
     @property
@@ -45,7 +52,7 @@ class VectorAttention:
 
     @property
     def query_scratch(self) -> str:
-        """The type of the queries with tokens as lanes."""
+        """The type of the queries with rows as lanes."""
         if self.has_pairs:
             return tensor((self.facts.head_dim // 2, 2 * self.lanes), "bf16")
         return tensor((self.facts.head_dim, self.lanes), "f32")
@@ -57,7 +64,7 @@ class VectorAttention:
 
     @property
     def result_scratch(self) -> str:
-        """The type of the result with tokens as lanes."""
+        """The type of the result with rows as lanes."""
         return tensor((self.facts.head_dim, self.lanes), "f32")
 
     @property
@@ -69,10 +76,31 @@ class VectorAttention:
 
 
 def match_vectors(a: PagedAttention, vectors: Vectors) -> VectorAttention | None:
-    """How a processor computes `a` in vectors; None if it has too few tokens, or heads too wide, for that."""
+    """How a processor computes `a` in vectors; None if it cannot.
+
+    Only half or a quarter of a register is used where rows do not fill more, or the scratch would be too large.
+    """
     keys = min(16 if vectors.registers >= 32 else 8, a.page_tokens)
     has_pairs = a.element == "bf16" and vectors.has_bf16_pairs and keys % 2 == 0
-    if a.has_bytes or a.tokens % vectors.lanes or a.page_tokens % keys or a.head_dim % UNROLL:
+    if a.has_bytes or a.page_tokens % keys or a.head_dim % UNROLL:
         return None
-    found = VectorAttention(facts=a, lanes=vectors.lanes, keys=keys, has_pairs=has_pairs)
-    return found if found.stack_bytes <= _MOST_STACK_BYTES else None
+    for lanes in (size for size in _LANES if size <= vectors.lanes):
+        heads, tokens = _tile(a, lanes)
+        if lanes > _LANES[-1] and 2 * heads * tokens <= lanes:
+            continue
+        found = VectorAttention(facts=a, heads=heads, tokens=tokens, lanes=lanes, keys=keys, has_pairs=has_pairs)
+        if found.stack_bytes <= _MOST_STACK_BYTES:
+            return found
+    return None
+
+
+def _tile(a: PagedAttention, lanes: int) -> tuple[int, int]:
+    """Heads and tokens of a workgroup: tokens of one head if they fill the lanes, else first all heads of a KV head."""
+    if a.tokens % lanes == 0:
+        return 1, lanes
+    heads = _largest_divisor(a.heads // a.kv_heads, lanes)
+    return heads, _largest_divisor(a.tokens, lanes // heads)
+
+
+def _largest_divisor(number: int, most: int) -> int:
+    return next(size for size in range(most, 0, -1) if number % size == 0)

@@ -1,6 +1,6 @@
 """The loops of `attention.py`: pages, keys, and what is done with a tile of keys.
 
-Names in the text: `%q` the queries with tokens as lanes, `%pool.t`, `%table.t`, ... the operands, `%first` the position
+Names in the text: `%q` the queries with rows as lanes, `%pool.t`, `%table.t`, ... the operands, `%first` the position
 of the first token, `%end` the first position that holds nothing, `%kv` the KV head.
 """
 
@@ -24,14 +24,11 @@ def page_loops(v: VectorAttention) -> Iterator[str]:
     yield f"scf.yield %o.cleared : {kind}\n}}"
     top, total = "%lowest", "%nothing"
     if a.has_sinks:
-        yield f"%sink = tensor.extract %sinks.t[%head] : {tensor((a.heads,), a.element)}"
-        yield convert("%sink32", "%sink", a.element, "f32")
-        yield f"%sink.all = vector.broadcast %sink32 : f32 to {v.scores}"
+        yield from _each_head(v, "sink", "%sinks.t", a.element)
         top, total = "%sink.all", "%ones"
     if a.has_slopes:
-        yield f"%slope = tensor.extract %slopes.t[%head] : {tensor((a.heads,), 'f32')}"
-        yield f"%slope.all = vector.broadcast %slope : f32 to {v.scores}"
-    yield "%last = arith.addi %first, %last_lane : index"
+        yield from _each_head(v, "slope", "%slopes.t", "f32")
+    yield "%last = arith.addi %first, %last_token : index"
     yield "%last_page = arith.divui %last, %page_tokens : index"
     yield "%reached = arith.addi %last_page, %one : index"
     yield "%pages_end = arith.minui %reached, %p : index"
@@ -58,6 +55,17 @@ def page_loops(v: VectorAttention) -> Iterator[str]:
     kinds = f"{v.scores}, {v.scores}, {kind}"
     yield f"scf.yield %top.new, %sum.new, %o.new : {kinds}\n}}"
     yield f"scf.yield %top.tile, %sum.tile, %o.tile : {kinds}\n}}"
+
+
+def _each_head(v: VectorAttention, name: str, source: str, element: str) -> Iterator[str]:
+    """Defines `%<name>.all`: a row's number of `source`, which has one a head."""
+    pad = "%padding" if element == v.facts.element else "%no_float"
+    read = f"vector.transfer_read {source}[%head], {pad} {{in_bounds = [true]}}"
+    yield f"%{name}.heads = {read} : {tensor((v.facts.heads,), element)}, vector<{v.heads}x{element}>"
+    yield convert(f"%{name}.wide", f"%{name}.heads", element, "f32", f"vector<{v.heads}x{{}}>")
+    places = ", ".join(str(min(lane // v.tokens, v.heads - 1)) for lane in range(v.lanes))
+    kind = f"vector<{v.heads}xf32>"
+    yield f"%{name}.all = vector.shuffle %{name}.wide, %{name}.wide [{places}] : {kind}, {kind}"
 
 
 def _scores(v: VectorAttention) -> Iterator[str]:
