@@ -172,8 +172,9 @@ def _options(service: Service, fields: ResponseFields, tools: ToolUse) -> tuple[
             if structure is not None:
                 raise bad_request("text.format: tool_choice asks for a call already; leave one out", "text.format")
             structure, source = wanted, "text.format"
+    shared = ("temperature", "top_p", "stream", "stream_options")
     options = service.sampling(
-        SamplingFields(temperature=fields.temperature, top_p=fields.top_p),
+        SamplingFields(**{name: getattr(fields, name) for name in shared}),
         max_tokens=fields.max_output_tokens,
         logprobs=(fields.top_logprobs or 0) if tells else None,
         structure=structure,

@@ -195,8 +195,10 @@ class Service:
             **others: More options; None is as good as absent.
 
         Raises:
-            ApiError: 400, for a bias whose key is no token id.
+            ApiError: 400, for a bias whose key is no token id, or options of a stream that is none.
         """
+        if fields.stream_options is not None and not fields.stream:
+            raise bad_request("stream_options needs stream: true", "stream_options")
         options: dict[str, Any] = dict(self._defaults)
         names = (*_MODEL_DEFAULTS, "presence_penalty", "frequency_penalty", "n", "min_tokens", "ignore_eos")
         options.update({name: getattr(fields, name) for name in names if getattr(fields, name) is not None})

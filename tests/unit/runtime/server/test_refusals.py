@@ -57,6 +57,8 @@ def post_bytes(server: Running, path: str, data: bytes, **headers: str) -> Any:
         (COMPLETIONS, {"prompt": "a", "logit_bias": {"1": 200}}, "logit_bias.1", "less than or equal to 100"),
         (COMPLETIONS, {"prompt": "a", "echo": True, "logprobs": 1}, "echo", "logprobs of the prompt are not computed"),
         (COMPLETIONS, {"prompt": "a", "stream_options": {"x": 1}}, "stream_options.x", "unknown parameter"),
+        (COMPLETIONS, {"prompt": "a", "stream_options": {}}, "stream_options", "stream_options needs stream: true"),
+        (RESPONSES, {"input": "a", "stream_options": {}}, "stream_options", "stream_options needs stream: true"),
         (COMPLETIONS, {"prompt": "a", "response_format": {"type": "x"}}, "response_format", "must be one of text"),
         (
             COMPLETIONS,
