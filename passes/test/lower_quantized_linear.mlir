@@ -2,6 +2,7 @@
 // RUN: amdnfs-opt --passes='lower-quantized-linear{pad-rows-begin=2 pad-rows-end=9 pad-rows=16}' %s | filecheck %s --check-prefix=PAD
 // RUN: amdnfs-opt --passes='lower-quantized-linear{vector-lanes=16 vector-registers=32}' %s | filecheck %s --check-prefix=VECTOR
 // RUN: amdnfs-opt --passes='lower-quantized-linear{shift-fp8=true}' %s | filecheck %s --check-prefix=SHIFT
+// RUN: amdnfs-opt --passes='lower-quantized-linear{vector-lanes=16 vector-registers=32 bf16-pairs=true}' %s | filecheck %s --check-prefix=PAIRS
 
 !x = !torch.vtensor<[1,2,64],f16>
 !y = !torch.vtensor<[1,2,8],f16>
@@ -133,6 +134,31 @@ func.func @fp8_times_fp8(%x: !x, %data: !data, %scales: !torch.vtensor<[8,1],bf1
   %layout = torch.constant.str "f8E4M3FNUZ-channel-rows-bf16-af8"
   %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %data, %scales, %none, %none, %layout) : (!x, !data, !torch.vtensor<[8,1],bf16>, !torch.none, !torch.none, !torch.str) -> !y
   return %0 : !y
+}
+
+// -----
+
+!x = !torch.vtensor<[2,128],bf16>
+!y = !torch.vtensor<[2,8],bf16>
+!data = !torch.vtensor<[8,64],si8>
+
+// With pairs of bf16, int4 is looked up; rows are taken apart before, unless there is but one.
+// PAIRS-LABEL: func.func private @amdnfs.quantized_linear.1x128xbf16.8.i4_g64_rows_bf16(
+// PAIRS-COUNT-1: flow.dispatch.workgroups
+// PAIRS:           vector.deinterleave {{.*}} : vector<64xbf16> -> vector<32xbf16>
+// PAIRS-LABEL: func.func private @amdnfs.quantized_linear.2x128xbf16.8.i4_g64_rows_bf16(
+// PAIRS:         [[SPLIT:%[0-9]+]] = flow.dispatch.workgroups({{.*}} -> tensor<2x128xbf16>
+// PAIRS:           vector.deinterleave {{.*}} : vector<64xbf16> -> vector<32xbf16>
+// PAIRS:         flow.dispatch.workgroups([[SPLIT]],
+// PAIRS-NOT:       vector.deinterleave
+// PAIRS:           llvm.call_intrinsic "llvm.x86.avx512.permvar.hi.512"
+// PAIRS-LABEL: func.func @int4_and_bf16
+func.func @int4_and_bf16(%x: !x, %one: !torch.vtensor<[1,128],bf16>, %data: !data, %scales: !torch.vtensor<[8,2],bf16>) -> (!y, !torch.vtensor<[1,8],bf16>) {
+  %none = torch.constant.none
+  %layout = torch.constant.str "i4-g64-rows-bf16"
+  %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %data, %scales, %none, %none, %layout) : (!x, !data, !torch.vtensor<[8,2],bf16>, !torch.none, !torch.none, !torch.str) -> !y
+  %1 = torch.operator "torch.amdnfs.quantized_linear"(%one, %data, %scales, %none, %none, %layout) : (!torch.vtensor<[1,128],bf16>, !data, !torch.vtensor<[8,2],bf16>, !torch.none, !torch.none, !torch.str) -> !torch.vtensor<[1,8],bf16>
+  return %0, %1 : !y, !torch.vtensor<[1,8],bf16>
 }
 
 // -----

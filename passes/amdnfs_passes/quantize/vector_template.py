@@ -7,7 +7,7 @@ from amdnfs_passes.quantize.generic_text import round_rows, signature
 from amdnfs_passes.quantize.operands import QuantizedLinear
 from amdnfs_passes.quantize.vector_form import QuantizedForm
 from amdnfs_passes.quantize.vector_round import word_rows
-from amdnfs_passes.quantize.vector_table import TableForm, takes_table
+from amdnfs_passes.quantize.vector_table import TableForm, split_rows, takes_table
 from amdnfs_passes.quantize.vector_words import WordForm, takes_words, word_group
 from amdnfs_passes.vectors.product import VectorForm, Vectors, dispatch_text
 
@@ -22,13 +22,16 @@ def vector_function(name: str, linear: QuantizedLinear, vectors: Vectors) -> str
     """
     flat, rows = flatten_rows(linear.x_type.sizes, linear.element)
     text = signature(name, linear) + flat
+    shape = (linear.rows, linear.depth)
     form: VectorForm
     if takes_table(linear, vectors):
         form = TableForm(linear, vectors)
+        if linear.rows > 1:
+            text += split_rows(rows, shape)
+            rows = "%split"
     elif takes_words(linear, vectors):
         form = WordForm(linear, vectors)
-        shape, group = (linear.rows, linear.depth), word_group(linear)
-        text += word_rows(rows, shape, group, vectors.lanes, split_pairs=form.is_int4)
+        text += word_rows(rows, shape, word_group(linear), vectors.lanes, split_pairs=form.is_int4)
         rows = "%words"
     else:
         form = QuantizedForm(linear, vectors)
