@@ -1,7 +1,7 @@
 // Buffer memory: descriptors, addresses and range checks.
 // Source: "Buffer Resource Descriptor", "Buffer Addressing" and "Range Checking" of the CDNA3, RDNA3 and RDNA4 ISA
 // documents. Offsets are added as unsigned numbers that do not wrap: a negative vector offset is out of range even if
-// the instruction's offset would bring it back.
+// the instruction's offset would bring it back. Private memory is another matter: see run_private.
 #include "access.h"
 #include "dispatch.h"
 #include "faults.h"
@@ -111,11 +111,13 @@ static bool run_partly(Wave *w, const Inst *inst, const Access *access, u64 exec
 
 bool scratch_addresses(Wave *w, const Inst *inst, const u64 *offset, u64 active, u64 *address);
 
-// CDNA2 reaches private memory through a swizzled descriptor: what counts is the offset within the lane.
+// CDNA2 and RDNA2 reach private memory through a swizzled descriptor: what counts is the offset within the lane. Here the
+// sum wraps: LLVM adds an instruction's offset to a negative vector offset, since this descriptor is not range checked
+// from GFX9 on. Source: LLVM, AMDGPUISelDAGToDAG.cpp, SelectMUBUFScratchOffen.
 static void run_private(Wave *w, const Inst *inst) {
   u64 offset[MAX_LANES], address[MAX_LANES], active = exec_of(w);
-  u64 base = (u64)(u32)inst->offset + scalar_offset(w, inst) / w->lanes;
-  for (u32 l = 0; l < w->lanes; l++) offset[l] = base + (inst->offen ? w->v[inst->src[0].reg][l] : 0);
+  u32 base = (u32)inst->offset + scalar_offset(w, inst) / w->lanes;
+  for (u32 l = 0; l < w->lanes; l++) offset[l] = (u32)(base + (inst->offen ? w->v[inst->src[0].reg][l] : 0));
   if (!scratch_addresses(w, inst, offset, active, address)) return;
   if (inst->is_store) store_lanes(w, inst, address, active);
   else load_lanes(w, inst, address, active);

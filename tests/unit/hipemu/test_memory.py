@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.hipemu.machine import TARGETS, Machine, random_bits
+from tests.unit.hipemu.machine import TARGETS, HipError, Machine, assemble, kernel_text, random_bits
 
 pytest.importorskip("triton")
 
@@ -105,6 +105,32 @@ def test_scratch_is_private(machine: Machine, target: str, data: np.ndarray) -> 
     """
     out = machine.run_text(target, spell(target, body) + wait_all(target), data, scratch_bytes=16)
     np.testing.assert_array_equal(out[:, 0], data[:, 1])
+
+
+@pytest.mark.parametrize("target", ["gfx90a", "gfx1030"])
+def test_negative_offsets_of_private_memory(machine: Machine, target: str, data: np.ndarray) -> None:
+    """Their sum wraps: LLVM adds 16 to a vector offset of -12 (AMDGPUISelDAGToDAG.cpp, SelectMUBUFScratchOffen)."""
+    wave = 64 if target == "gfx90a" else 32
+    body = """v_mov_b32_e32 v2, -12
+    v_mov_b32_e32 v3, 0
+    buffer_store_dword v4, v2, s[0:3], 0 offen offset:16
+    buffer_store_dword v5, off, s[0:3], 0 offset:8
+    s_waitcnt vmcnt(0)
+    buffer_load_dword v12, v3, s[0:3], 0 offen offset:4
+    buffer_load_dword v13, v2, s[0:3], 0 offen offset:20
+    s_waitcnt vmcnt(0)
+    """
+
+    def run(text: str) -> np.ndarray:
+        made = kernel_text(target, text, wave=wave, scratch_bytes=16)
+        made = made.replace("s_load_dwordx4 s[4:7], s[0:1], 0x0", "s_load_dwordx4 s[4:7], s[4:5], 0x0")
+        first = ".amdhsa_kernel k\n"
+        code = assemble(target, made.replace(first, f"{first}  .amdhsa_user_sgpr_private_segment_buffer 1\n"))
+        return machine.run_object(code, data)
+
+    np.testing.assert_array_equal(run(body)[:, :2], data[:, :2])
+    with pytest.raises(HipError, match=r"scratch-range .*4 bytes at 4294967292 of 16 bytes of private memory"):
+        run(body.replace("offset:20", "offset:8"))
 
 
 @pytest.mark.parametrize("target", TARGETS)
