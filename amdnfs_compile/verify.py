@@ -33,8 +33,8 @@ a layer, and each rounding is 2^-12 or 2^-9 of the value.
 
 ROUNDED_TOLERANCE = {"f32": 4e-2, "f16": 1.5e-1, "bf16": 3e-1}
 """The same where activations, or keys and values, are rounded to 8 bits: a difference in the last bit of an activation
-can move it to the next of 255 steps. In f32 that happens to few, and most errors are below 1e-5; in 16 bits it happens
-to many in each layer.
+can move it to the next of 255 steps, or of fp8 numbers. In f32 that happens to few, and most errors are below 1e-5; in
+16 bits it happens to many in each layer.
 """
 
 TRANSFORMERS, CPU = "transformers", "cpu"

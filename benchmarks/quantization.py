@@ -53,6 +53,8 @@ MODES: tuple[dict[str, Any], ...] = (
     {"quantize": Quantize.FP8},
     {"quantize": Quantize.FP8, "group_size": GroupSize.TENSOR},
     {"quantize": Quantize.W8A8},
+    {"quantize": Quantize.W8A8_FP8},
+    {"quantize": Quantize.W8A8_FP8, "group_size": GroupSize.TENSOR},
 )
 LAYOUTS = ("i8-channel-rows-f32", "i8-g128-rows-f32", "i4-g128-rows-f32", "i4-g32-zp-rows-f32")
 LAYOUTS += ("f8E4M3FN-channel-rows-f32", "i8-channel-rows-f32-a8")

@@ -80,7 +80,7 @@ def _joined(values: tuple[int, ...]) -> str:
     type=click.Choice([str(item) for item in Quantize]),
     default=str(_DEFAULTS.quantize),
     show_default=True,
-    help="Storage of the weights of the decoder layers.",
+    help="Storage of the weights of the decoder layers; w8a8 and w8a8-fp8 also round activations to int8 or fp8.",
 )
 @click.option(
     "--group-size",

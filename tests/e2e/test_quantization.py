@@ -13,6 +13,7 @@ import torch
 from amdnfs_runtime.bundle import read_manifest
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
 from amdnfs_runtime.errors import ModelError
+from amdnfs_runtime.report.build import make_report
 from transformers import AutoModelForCausalLM
 
 from amdnfs_compile import CompileOptions, Dtype, compile_model
@@ -32,6 +33,7 @@ MODES: dict[str, dict[str, Any]] = {
     "fp8": {"quantize": Quantize.FP8},
     "fp8-tensor": {"quantize": Quantize.FP8, "group_size": GroupSize.TENSOR},
     "w8a8": {"quantize": Quantize.W8A8},
+    "w8a8-fp8": {"quantize": Quantize.W8A8_FP8},
 }
 SUMS = [(17, 25), (83, 9), (46, 38), (60, 7), (5, 94), (33, 33)]
 TWINS = [
@@ -56,7 +58,7 @@ def compare(bundle: Path, model: Path, target: str, **options: Any) -> None:
     assert all(check.is_right for check in checks), checks
 
 
-@pytest.mark.parametrize("mode", ["int8-g32-zp", "int4-g32", "fp8", "w8a8"])
+@pytest.mark.parametrize("mode", ["int8-g32-zp", "int4-g32", "w8a8", "w8a8-fp8"])
 def test_the_shipped_model_still_adds(mode: str, tmp_path: Path) -> None:
     options = CompileOptions(**SMALL, **MODES[mode])
     bundle = compile_model(DEMO_MODEL, ["cpu"], tmp_path / "bundle", options)
@@ -126,8 +128,8 @@ def test_a_quantised_bundle_is_kept_if_it_is_up_to_date_and_not_mixed(tmp_path: 
 
 
 def test_targets_of_both_fp8_flavours_share_the_weights(tmp_path: Path) -> None:
-    """A second flavour adds a program and no weights; bundles made apart become one."""
-    options = CompileOptions(dtype=Dtype.F16, **SMALL, **MODES["fp8"])
+    """A second flavour adds a program and no weights; bundles made apart become one. Both multiply fp8 as it is."""
+    options = CompileOptions(dtype=Dtype.F16, **SMALL, **MODES["w8a8-fp8"])
     model = make_twin("llama", tmp_path / "model", hidden_size=128, head_dim=32)
     first = compile_model(model, ["gfx942"], tmp_path / "first", options)
     weights = {name: (first / name).read_bytes() for name in read_manifest(first).weights}
@@ -141,6 +143,14 @@ def test_targets_of_both_fp8_flavours_share_the_weights(tmp_path: Path) -> None:
     used = {name: (first / "artifacts" / name / "program.vmfb").read_bytes() for name in ("gfx942", "gfx950")}
     assert b"weight.scales_fnuz" in used["gfx942"]
     assert b"weight.scales_fnuz" not in used["gfx950"]
+    assert manifest.model.quantization == "f8E4M3FN-channel-rows-f16-af8"
+    for target in make_report(both).targets:
+        rows = [row for row in target.ledger.rows if "_proj" in row.op]
+        assert len(rows) == 8  # of two entry points: queries, keys and values; output; gate and up; down
+        assert all(row.taken_by.startswith("dispatch-linear: kernel linear") for row in rows)
+        assert all(row.uses_matrix_units for row in rows)
+        own = {"gfx942": "f8E4M3FNUZ", "gfx950": "f8E4M3FN"}[target.name]
+        assert all(entry.flops_by_type.keys() == {"f16", own} for entry in target.entries)
 
 
 @pytest.mark.parametrize("mode", ["int4-g32-zp", "w8a8"])
@@ -165,9 +175,10 @@ def test_cuda_compiles(mode: str, tmp_path: Path) -> None:
     ("mode", "targets"),
     [
         ("int4-g32-zp", ("gfx90a", "gfx950", "gfx1100", "gfx1201")),
-        ("fp8", ("gfx942", "gfx950", "gfx1201")),
+        ("fp8", ("gfx942", "gfx950")),
         ("int8", ("gfx942", "gfx1151")),
         ("w8a8", ("gfx942", "gfx1151")),
+        ("w8a8-fp8", ("gfx942", "gfx1201")),
     ],
 )
 def test_amd_code_equals_transformers_on_the_stored_weights(
