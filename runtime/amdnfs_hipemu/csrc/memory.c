@@ -44,7 +44,6 @@ static void *zeroed(u64 bytes) {
 }
 
 static u64 num_lines(const Allocation *a) { return a->bytes / LINE_BYTES + 2; }
-static u64 cells_bytes(const Allocation *a) { return (a->bytes / 32 + 1) * sizeof(u64); }
 
 static void insert(u64 begin, u64 bytes, bool is_host) {
   Allocation made = {.begin = begin, .bytes = bytes, .is_host = is_host};
@@ -54,10 +53,8 @@ static void insert(u64 begin, u64 bytes, bool is_host) {
     made.stored_lines = zeroed(num_lines(&made) * sizeof(u32));
   }
   if (checks.order) {
-    made.stored_by = zeroed(cells_bytes(&made));
-    made.loaded_by = zeroed(cells_bytes(&made));
-    made.also_loaded_by = zeroed(cells_bytes(&made));
-    if (!made.stored_by || !made.loaded_by || !made.also_loaded_by) abort();
+    made.stored_by = order_table_create(bytes);
+    made.loaded_by = order_table_create(bytes);
   }
   pthread_rwlock_wrlock(&lock);
   made.number = ++num_made;
@@ -83,9 +80,8 @@ static bool erase(u64 begin) {
     if (gone->written) munmap(gone->written, gone->bytes / 8 + 8);
     if (gone->loaded_lines) munmap(gone->loaded_lines, num_lines(gone) * sizeof(u32));
     if (gone->stored_lines) munmap(gone->stored_lines, num_lines(gone) * sizeof(u32));
-    if (gone->stored_by) munmap(gone->stored_by, cells_bytes(gone));
-    if (gone->loaded_by) munmap(gone->loaded_by, cells_bytes(gone));
-    if (gone->also_loaded_by) munmap(gone->also_loaded_by, cells_bytes(gone));
+    if (gone->stored_by) order_table_free(gone->stored_by, gone->bytes);
+    if (gone->loaded_by) order_table_free(gone->loaded_by, gone->bytes);
     memmove(gone, gone + 1, (num_allocations - at) * sizeof(Allocation));
     num_allocations--;
     __atomic_add_fetch(&generation, 1, __ATOMIC_ACQ_REL);

@@ -2,13 +2,15 @@
 #pragma once
 #include "wave.h"
 
+typedef struct OrderTable OrderTable;
+
 // One allocation. `written` and the two epochs exist only in the modes that need them.
 typedef struct {
   u64 begin, bytes;
   u8 *written;               // one bit a byte; set once it was written (check `unwritten`)
   u32 *loaded_lines;         // for each 128-byte line the last dispatch that loaded it (counters)
   u32 *stored_lines;         // likewise for stores
-  u64 *stored_by, *loaded_by, *also_loaded_by;   // cells of order_shadow.c (check `order`)
+  OrderTable *stored_by, *loaded_by;   // which operations (check `order`)
   u32 made_by;               // operation of a stream that allocated it; 0: the host (check `order`)
   u64 number;                // of the allocation, from 1, for messages
   bool is_host;              // hipHostMalloc or registered by the program: counted as written from the start

@@ -150,7 +150,8 @@ static void begin(Operation *op, Clock *seen, u32 strand, OrderPlace place, cons
   bool is_last = covers_all(seen, strand);
   clock_set(seen, strand, ++last[strand]);
   (*chunk)[number % CHUNK] = (Record){name, strand, last[strand], place};
-  *op = (Operation){.number = number, .floor = is_last ? number - 1 : host_floor, .place = place, .name = name};
+  *op = (Operation){
+      .number = number, .floor = is_last ? number - 1 : host_floor, .done = host_floor, .place = place, .name = name};
   clock_join(&op->seen, seen);
 }
 

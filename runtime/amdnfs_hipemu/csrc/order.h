@@ -34,6 +34,7 @@ typedef struct {
 typedef struct Operation {
   u32 number;             // of all operations of this process, from 1
   u32 floor;              // all operations up to this one are ordered before it
+  u32 done;               // all up to this one are done for the host, and so for every operation to come
   OrderPlace place;
   const char *name;
   Clock seen;
@@ -77,6 +78,14 @@ void order_graph_end(const Clock *end, Stream *stream);
 // `after[i]` has num_after[i] numbers of nodes below i. Returns the number of chains.
 u32 order_cut(u32 count, const u32 *const *after, const u32 *num_after, u32 *chain);
 void order_begin_node(Operation *op, Clock *after, u32 strand, OrderPlace place, const char *name);
+
+// Which operations touched an allocation of so many bytes: layers of cells, made when they are needed.
+#define ORDER_LAYERS 64
+struct OrderTable {
+  u64 *layer[ORDER_LAYERS];
+};
+OrderTable *order_table_create(u64 bytes);
+void order_table_free(OrderTable *table, u64 bytes);
 
 // Checks and notes an access. False: `conflict` says with what.
 bool order_touch(const Operation *op, const Allocation *a, u64 offset, u64 bytes, bool is_store, Conflict *conflict);

@@ -192,6 +192,49 @@ def test_two_readers_and_a_writer_that_waits_for_one(device: Device) -> None:
     device("hipMemsetAsync", a, c_int(0), c_size_t(BYTES), third)
 
 
+@pytest.mark.parametrize("num_readers", [3, 9])
+@pytest.mark.parametrize("missed", [0, 1, -1], ids=["first", "second", "last"])
+def test_many_readers_and_a_writer_that_misses_one(device: Device, num_readers: int, missed: int) -> None:
+    readers, writer = [device.stream() for _ in range(num_readers)], device.stream()
+    a = device.memory()
+    for reader in readers:
+        device.run(reader, a, device.memory())
+    for reader in readers:
+        if reader is not readers[missed]:
+            device.wait(writer, reader)
+    fill = ("hipMemsetAsync", a, c_int(0), c_size_t(BYTES), writer)
+    with pytest.raises(HipError, match=r"order in hipMemsetAsync: store of 2048 bytes at byte 0 .*, which k reads in"):
+        device(*fill)
+    device.wait(writer, readers[missed])
+    device(*fill)
+
+
+@pytest.mark.parametrize("missed", [0, 1, 2])
+def test_writers_of_neighbouring_bytes(device: Device, missed: int) -> None:
+    """Parts of the same 32 bytes, written by three streams; a copy waits for two of them."""
+    writers, reader, a, b = [device.stream() for _ in range(3)], device.stream(), device.memory(), device.memory()
+    at = int(a.value or 0)
+    for number, writer in enumerate(writers):
+        device("hipMemsetAsync", c_void_p(at + 8 * number), c_int(1), c_size_t(8), writer)
+        if number != missed:
+            device.wait(reader, writer)
+    copy = ("hipMemcpyAsync", b, a, c_size_t(24), c_int(3), reader)
+    with pytest.raises(HipError, match=rf"byte {8 * missed} of .*, which hipMemsetAsync writes in stream"):
+        device(*copy)
+    device.wait(reader, writers[missed])
+    device(*copy)
+
+
+def test_the_earlier_of_two_operations_in_neighbouring_bytes(device: Device) -> None:
+    """They are of one stream, and the second touches none of the first one's bytes."""
+    first, second, a, b = device.stream(), device.stream(), device.memory(), device.memory()
+    device("hipDeviceSynchronize")
+    device("hipMemsetAsync", a, c_int(1), c_size_t(8), first)
+    device("hipMemsetAsync", c_void_p(int(a.value or 0) + 8), c_int(1), c_size_t(8), first)
+    with pytest.raises(HipError, match=r"byte 0 of .*, which hipMemsetAsync writes in stream"):
+        device("hipMemcpyAsync", b, a, c_size_t(8), c_int(3), second)
+
+
 @pytest.mark.parametrize(("flags", "is_found"), [(NON_BLOCKING, True), (0, False)])
 def test_the_default_stream_waits_for_blocking_streams_only(device: Device, flags: int, is_found: bool) -> None:
     stream, a, b = device.stream(flags), device.memory(), device.memory()
