@@ -17,6 +17,7 @@ from iree import runtime as rt
 from amdnfs_runtime.bundle import Manifest, TargetEntry
 from amdnfs_runtime.errors import ArtifactError, CapacityError
 from amdnfs_runtime.top_logits import REFLECTION_KEY, PackedTop, greedy_tokens
+from amdnfs_runtime.transfers import Transfers
 
 HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
 """Folder whose `libamdhip64.so` stands in for the driver's: an emulator, in tests."""
@@ -124,8 +125,9 @@ class Program:
         """
         self.target_name = target_name
         target = manifest.targets[target_name]
-        self._kind = target.kind
         self._device = _open_device(target)
+        # Where the host sees the memory of the device, nothing is copied.
+        self._transfers = None if target.kind == "cpu" else Transfers(self._device)
         try:
             instance = rt.VmInstance()
             index = rt.ParameterIndex()
@@ -203,7 +205,10 @@ class Program:
             ArtifactError: If the device fails, or the program wants other arguments than the manifest says.
         """
         try:
-            greedy, logits, *new_pools = self._functions[name](tokens, start, num_valid, table, *pools)
+            inputs = [tokens, start, num_valid, table]
+            if self._transfers is not None:
+                inputs = self._transfers.upload(inputs)
+            greedy, logits, *new_pools = self._functions[name](*inputs, *pools)
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"the program for {self.target_name} failed in {name}: {error}") from error
         count = self._num_top[name]
@@ -218,9 +223,9 @@ class Program:
         if isinstance(array, PackedTop):
             return greedy_tokens(self.read(array.array))
         try:
-            if self._kind == "vulkan":
-                return _read_staged(self._device, array)
-            return np.asarray(array.to_host())
+            if self._transfers is None:
+                return np.asarray(array.to_host())
+            return self._transfers.download(array)
         except RuntimeError as error:
             raise ArtifactError(f"the device of {self.target_name} failed while it was read: {error}") from error
 
@@ -237,31 +242,6 @@ class Program:
         first, last = rows[0], rows[-1]
         is_range = list(rows) == list(range(first, last + 1))
         return whole[first : last + 1] if is_range else whole[list(rows)]
-
-
-def _read_staged(device: Any, array: Any) -> np.ndarray:
-    """Copies a device array through a buffer that the driver allocates.
-
-    `DeviceArray.to_host` of iree-base-runtime 3.13.0 hands numpy's own memory to the driver, which Vulkan refuses
-    unless it begins at a page (minImportedHostPointerAlignment).
-    """
-    view = array._buffer_view
-    source = view.get_buffer()
-    staging = device.allocator.allocate_buffer(
-        memory_type=int(rt.MemoryType.HOST_LOCAL | rt.MemoryType.DEVICE_VISIBLE),
-        allowed_usage=int(rt.BufferUsage.TRANSFER_TARGET | rt.BufferUsage.MAPPING_SCOPED),
-        allocation_size=source.byte_length(),
-    )
-    semaphore = device.create_semaphore(0)
-    device.queue_copy(
-        source,
-        staging,
-        wait_semaphores=rt.HalFence.create_at(semaphore, 0),
-        signal_semaphores=rt.HalFence.create_at(semaphore, 1),
-    )
-    rt.HalFence.create_at(semaphore, 1).wait()
-    mapped = staging.map()
-    return np.array(mapped.asarray(view.shape, array.dtype))
 
 
 def cache_dtype(name: str) -> np.dtype[Any]:
