@@ -23,6 +23,8 @@ VECTOR_LOOPS = "loops in vectors"
 _FUSED = ("vector.fma", "math.fma")
 _PAIRS = "dpbf16ps"
 """Part of the name of an intrinsic `(sum, x, w)` that multiplies pairs of bf16 and adds them up."""
+_WORDS = ("pmaddw.d", "pmadd.wd")
+"""Parts of the names of intrinsics `(x, w)` that multiply words and add up neighbours."""
 _READS = ("vector.transfer_read", "vector.load", "tensor.extract")
 _LOAD = "iree_tensor_ext.dispatch.tensor.load"
 _SUMS = (*_FUSED, "vector.reduction", "vector.contract", "scf.for")
@@ -74,6 +76,8 @@ def _factors(op: Operation) -> list[Value] | None:
     if op.name in _FUSED:
         return list(op.operands)[:2]
     if op.name == "llvm.call_intrinsic":
+        if any(name in str(op.attributes["intrin"]) for name in _WORDS):
+            return list(op.operands)
         return list(op.operands)[1:3] if _is_pairs(op) else None
     if op.name == "arith.muli" and _is_vector(op.results[0]):
         return list(op.operands)

@@ -31,6 +31,17 @@ PAIRS = """
         : vector<4xf32>, vector<4xf32>
       %new = arith.addf %twice, %sum : vector<16xf32>
 """  # noqa: E501 - types of MLIR
+WORDS = """
+      %both = vector.interleave %packed, %packed : vector<8xi8> -> vector<16xi8>
+      %w = arith.extsi %both : vector<16xi8> to vector<16xi16>
+      %words = arith.fptosi %raw : vector<16xf16> to vector<16xi16>
+      %pair = llvm.call_intrinsic "llvm.x86.avx2.pmadd.wd"(%words, %w)
+        : (vector<16xi16>, vector<16xi16>) -> vector<8xi32>
+      %float = arith.sitofp %pair : vector<8xi32> to vector<8xf32>
+      %twice = vector.shuffle %float, %float [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7]
+        : vector<8xf32>, vector<8xf32>
+      %new = arith.addf %twice, %sum : vector<16xf32>
+"""
 
 
 def dispatch(sums: str = SUMS, end: str = "%c4", head: str = "") -> str:
@@ -128,6 +139,10 @@ def test_a_linear_layer_in_vectors_counts_as_often_as_its_loops_and_workgroups_s
 
 def test_products_of_integers_count_before_pairs_of_them_are_added() -> None:
     assert group_of(dispatch(PAIRS))["flops"] == {"constant": 2 * 4 * 32 * 64 // 2}  # 8 of 16 elements, here
+
+
+def test_products_of_words_are_those_of_an_intrinsic() -> None:
+    assert group_of(dispatch(WORDS))["flops"] == {"constant": 2 * 4 * 32 * 64}
 
 
 @pytest.mark.parametrize(("begin", "flops"), [(4, 2 * 4 * 32 * 64), (3, 2 * 3 * 32 * 64), (0, 0)])
