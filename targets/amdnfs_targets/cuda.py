@@ -92,11 +92,14 @@ CUDA_SM_90 = replace(
     architecture="hopper",
     lds_bytes=227 * 1024,
     num_compute_units=132,
+    # Of kernels of our own: IREE knows no matrix instruction for it, as it makes its own kernels for sm_80.
+    fp8_format=Fp8Format.E4M3FN,
     products=("H100", "H200"),
     sources=(
         f"{_KNOWN_TARGETS}: getAmpereWgpDetails, lines 1055-1078 (matrix ops, those of sm_80 that IREE is given)",
         f"{_GUIDE} (shared memory of a block: 227 KB)",
         "NVIDIA H100 white paper, table 2 (132 SMs, SXM5)",
+        "PTX ISA, wgmma.mma_async (operands of e4m3)",
     ),
 )
 """H100, H200."""
