@@ -27,10 +27,15 @@ class Shape:
     head_dim: int
     is_qwen3: bool = False
     """Qwen3: norms of query and key heads, tied embeddings."""
+    is_tied: bool = False
+    """A Llama with tied embeddings."""
 
 
 SHAPES = {
     "tiny": Shape(hidden=256, layers=4, heads=4, kv_heads=2, intermediate=704, vocab=2048, head_dim=64),
+    "135m": Shape(
+        hidden=576, layers=30, heads=9, kv_heads=3, intermediate=1536, vocab=49152, head_dim=64, is_tied=True
+    ),
     "160m": Shape(hidden=768, layers=12, heads=12, kv_heads=4, intermediate=2048, vocab=32000, head_dim=64),
     "1.1b": Shape(hidden=2048, layers=22, heads=32, kv_heads=4, intermediate=5632, vocab=32000, head_dim=64),
     "8b": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336, vocab=128256, head_dim=128),
@@ -38,7 +43,7 @@ SHAPES = {
         hidden=1024, layers=28, heads=16, kv_heads=8, intermediate=3072, vocab=151936, head_dim=128, is_qwen3=True
     ),
 }
-"""By name; 1.1b is TinyLlama's, 8b is that of Llama 3.1 8B."""
+"""By name; 135m is SmolLM-135M's, 1.1b is TinyLlama's, 8b is that of Llama 3.1 8B."""
 
 
 def make_model(
@@ -67,7 +72,7 @@ def make_model(
         "intermediate_size": shape.intermediate,
         "vocab_size": shape.vocab,
         "max_position_embeddings": context,
-        "tie_word_embeddings": shape.is_qwen3,
+        "tie_word_embeddings": shape.is_qwen3 or shape.is_tied,
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
@@ -98,7 +103,7 @@ def tensor_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
         if shape.is_qwen3:
             shapes |= {prefix + f"self_attn.{name}_norm.weight": (shape.head_dim,) for name in "qk"}
     shapes["model.norm.weight"] = (shape.hidden,)
-    return shapes if shape.is_qwen3 else shapes | {"lm_head.weight": (shape.vocab, shape.hidden)}
+    return shapes if shape.is_qwen3 or shape.is_tied else shapes | {"lm_head.weight": (shape.vocab, shape.hidden)}
 
 
 def write_weights(path: Path, shapes: dict[str, tuple[int, ...]], dtype: str, *, random: bool, seed: int = 0) -> None:
