@@ -3,6 +3,11 @@
     python benchmarks/cpu_speed.py speed 160m 1.1b
     python benchmarks/cpu_speed.py speed 1.1b --dtype bf16 --quantize none int8 int4
     python benchmarks/cpu_speed.py pool
+    python benchmarks/cpu_speed.py model 1.1b --dtype bf16 --to MODEL
+    python benchmarks/cpu_speed.py alone BUNDLE
+
+`alone` is our column of the cases of `openvino_speed.py`: all entry points of a bundle, prefill from position 0 and
+decode at position 192, the middle of 128 tokens after 128. `model` writes a model that both can compile.
 
 Random weights; transformers has them unquantised, in the same type. The two engines take turns, call by call, so that a
 change of the machine's speed hits both; the ratio is what to quote.
@@ -103,6 +108,22 @@ def compare(label: str, bundle: Path, reference: PreTrainedModel, batches: tuple
         )
 
 
+def alone(bundle: Path) -> None:
+    """Prints medians of a bundle's entry points, one row a case."""
+    rng, ours = np.random.default_rng(0), Ours(bundle, 66)
+    for point in ours.manifest.targets["cpu"].entry_points:
+        tokens = rng.integers(0, 1000, (point.batch, point.tokens))
+        position = 192 if point.tokens == 1 else 0
+        rate = tokens.size / median_seconds(ours, point.name, tokens, position, STEPS if point.tokens == 1 else 3)
+        print(f"| {point.name} | {rate:.1f} |", flush=True)
+
+
+def median_seconds(ours: Ours, entry: str, tokens: np.ndarray, position: int, repeats: int) -> float:
+    """Median wall time of a call, after one that does not count."""
+    ours.step(entry, tokens, position)
+    return statistics.median(seconds(lambda: ours.step(entry, tokens, position)) for _ in range(repeats))
+
+
 def pool() -> None:
     """Prints the time of a decode step with 64 and with 4096 pages."""
     with tempfile.TemporaryDirectory(prefix="amdnfs-bench-") as folder:
@@ -122,17 +143,28 @@ def pool() -> None:
 def main() -> None:
     """Runs what the arguments name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["speed", "pool"])
-    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"{', '.join(SHAPES)}; 160m if there is none")
+    parser.add_argument("what", choices=["speed", "alone", "model", "pool"])
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=f"{', '.join(SHAPES)}; for `alone`, bundles")
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--quantize", nargs="+", default=["none"], choices=["none", "int8", "int4", "w8a8"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8])
+    parser.add_argument("--to", type=Path, help="where `model` writes")
     given = parser.parse_args()
-    if unknown := set(given.shapes) - set(SHAPES):
+    if given.what != "alone" and (unknown := set(given.shapes) - set(SHAPES)):
         parser.error(f"no shape {', '.join(sorted(unknown))}; there are {', '.join(SHAPES)}")
     if given.what == "pool":
         print("| pool | decode step, 160m f32, batch 1 | ratio |\n|---|---|---|")
         pool()
+        return
+    if given.what == "model":
+        if given.to is None or len(given.shapes) != 1:
+            parser.error("model takes one shape and --to FOLDER")
+        make_model(given.to, SHAPES[given.shapes[0]], given.dtype.upper())
+        return
+    if given.what == "alone":
+        print("| entry point | ours, tokens/s |\n|---|---|")
+        for bundle in given.shapes:
+            alone(Path(bundle))
         return
     print("| model | case | ours, tokens/s | transformers, tokens/s | ours / transformers |\n|---|---|---|---|---|")
     for name in given.shapes or ["160m"]:
