@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from amdnfs_runtime.bundle import read_manifest
+from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
 from amdnfs_runtime.errors import ModelError, UsageError
 
 from amdnfs_compile import CompileOptions, compile_model
@@ -35,6 +37,22 @@ def test_a_cache_of_fp8_agrees_with_transformers_whose_keys_are_rounded(tmp_path
     assert distance > 1e-3
     assert max(errors.values()) < distance
     assert min(errors.values()) < 1e-4
+
+
+@pytest.mark.emulator
+@pytest.mark.skipif(
+    not os.environ.get(HIP_DYLIB_VARIABLE),
+    reason=f"{HIP_DYLIB_VARIABLE} does not name a folder with a stand-in libamdhip64.so",
+)
+def test_amd_code_with_a_cache_of_fp8(tmp_path: Path) -> None:
+    """Both flavours, e4m3fnuz and e4m3fn: whole and chunked prefill, decode, pages of a prefix, a batch."""
+    targets = ["gfx942", "gfx1201"]
+    model = make_twin("llama", tmp_path / "model", torch.float16)
+    bundle = compile_model(model, targets, tmp_path / "bundle", OPTIONS)
+    for target in targets:
+        checks = [item for item in verify_bundle(bundle, model, target, num_tokens=20) if item.name != DISTANCE]
+        assert len(checks) == 5
+        assert all(check.is_right for check in checks), (target, checks)
 
 
 @pytest.mark.parametrize("target", ["gfx90a", "gfx1100", "cuda-sm_80", "vulkan"])
