@@ -79,7 +79,9 @@ def test_servers_side_by_side(comparison: Any, server: Running, capsys: pytest.C
     captured = capsys.readouterr()
     rows = [line.split(" | ") for line in captured.out.splitlines()[2:]]
     assert [row[:2] for row in rows] == [["| a", "1"], ["| b", "1"], ["| a", "4"], ["| b", "4"]]
-    assert [(row[3], row[5]) for row in rows[:2]] == [("1.0", "1.0")] * 2
+    assert [row[3] for row in rows[:2]] == ["1.0", "1.0"]
+    # A client that was slow may have found all of a short text at once: then there is nothing between.
+    assert {row[5] for row in rows[:2]} <= {"1.0", "nan"}
     assert captured.err.count("tokens/s") == 8
     with pytest.raises(SystemExit, match="0 tokens of 4, 1 errors"):
         comparison.compare({"a": url}, options(requests=[1], rounds=1, prompt_tokens=5, vocab=3000))
