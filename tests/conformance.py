@@ -1,10 +1,12 @@
 """Prints the table family x (traces, CPU equals transformers, AMD targets compile, AMD code equals transformers).
 
     python tests/conformance.py [--write docs/conformance.md] [--only NAME ...] [--columns cpu|amd|emulator ...]
+        [--emulate gfx1100 ...]
 
-Twins of tests/twins.py: tiny random models with the code and the kinds of layers of the real ones. The emulator column
-needs AMDNFS_HIP_DYLIB (a folder with a stand-in libamdhip64.so); without it it says "not run". With --only or --columns
-the other cells of an existing document are kept, if the tools are the same.
+Twins of tests/twins.py: tiny random models with the code and the kinds of layers of the real ones. The emulator's
+columns, one a target, are filled with AMDNFS_HIP_DYLIB (a folder with a stand-in libamdhip64.so) or else with our own
+emulator; without a C compiler they say "not run". With --only, --columns or --emulate the other cells of an existing
+document are kept, if the tools are the same.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import sys
 import tempfile
 import textwrap
 import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +27,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from amdnfs_hipemu import EmulatorError, library_folder
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
 from amdnfs_runtime.errors import AmdnfsError
 from amdnfs_targets.registry import GROUPS
@@ -31,7 +36,17 @@ from amdnfs_compile import CompileOptions, compile_model
 from amdnfs_compile.verify import verify_bundle
 from tests.twins import REQUIRED, TWINS, make_twin
 
-EMULATED = "gfx942"
+EMULATED = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
+"""Targets whose code is executed: each generation, and both shapes of matrix units of RDNA."""
+HEADS = [
+    "twin",
+    "transformers type",
+    "traces, compiles for cpu",
+    "cpu f32 error",
+    "AMD targets compile (f16)",
+    *EMULATED,
+]
+NOT_RUN = "not run"
 OPTIONS = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
 SHORT = 20
 SEEDS = {"gpt_oss": 1}
@@ -70,18 +85,17 @@ def check_amd(cells: list[str], folder: Path) -> None:
     cells[4] = f"all {len(targets)}" if compiled == "yes" else compiled
 
 
-def check_emulator(cells: list[str], folder: Path) -> None:
-    """Fills the emulator column."""
+def check_emulator(cells: list[str], folder: Path, targets: Sequence[str] = EMULATED) -> None:
+    """Fills the emulator's columns of `targets`."""
     model, bundle = folder / "f16", folder / "f16.amdnfs"
     if not model.exists():
         make_twin(cells[0], model, torch.float16)
-    if (compiled := outcome(compile_model, model, [EMULATED], bundle, OPTIONS)) != "yes":
-        cells[5] = compiled
-        return
-    cells[5] = numerics(bundle, model, EMULATED, SHORT)
+    compiled = outcome(compile_model, model, list(targets), bundle, OPTIONS)
+    for target in targets:
+        cells[HEADS.index(target)] = numerics(bundle, model, target, SHORT) if compiled == "yes" else compiled
 
 
-CHECKS = {"cpu": check_cpu, "amd": check_amd, "emulator": check_emulator}
+CHECKS: dict[str, Callable[[list[str], Path], None]] = {"cpu": check_cpu, "amd": check_amd, "emulator": check_emulator}
 """In this order: what is cheap first."""
 
 
@@ -90,11 +104,18 @@ def can_check(check: str, name: str) -> bool:
     return check == "cpu" or (name in REQUIRED and (check == "amd" or bool(os.environ.get(HIP_DYLIB_VARIABLE))))
 
 
+def let_it_emulate() -> None:
+    """Takes our own emulator unless another library is named, if it can be built."""
+    if not os.environ.get(HIP_DYLIB_VARIABLE):
+        try:
+            os.environ[HIP_DYLIB_VARIABLE] = str(library_folder())
+        except EmulatorError as error:
+            print(f"nothing is executed on the emulator: {error}", file=sys.stderr)
+
+
 def table(rows: list[list[str]]) -> str:
     """The rows as Markdown."""
-    head = ["twin", "transformers type", "traces, compiles for cpu", "cpu f32 error", "AMD targets compile (f16)"]
-    head.append(f"{EMULATED} f16 error on the emulator")
-    lines = ["| " + " | ".join(cells) + " |" for cells in [head, ["---"] * len(head), *rows]]
+    lines = ["| " + " | ".join(cells) + " |" for cells in [HEADS, ["---"] * len(HEADS), *rows]]
     return "\n".join(lines)
 
 
@@ -104,17 +125,25 @@ def tools() -> str:
 
 
 def kept_rows(path: Path | None) -> dict[str, list[str]]:
-    """Rows of a document by twin; none if it was written with other tools."""
+    """Rows of a document by twin, with the columns of today; none if it was written with other tools."""
     if path is None or not path.is_file() or tools() not in " ".join(path.read_text(encoding="utf-8").split()):
         return {}
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    return {cells[0]: cells for cells in rows if cells[0] in TWINS and len(cells) == 6}
+    heads, *rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    found = {cells[0]: dict(zip(heads, cells, strict=True)) for cells in rows if cells[0] in TWINS}
+    return {name: [cells.get(head, NOT_RUN) for head in HEADS] for name, cells in found.items()}
 
 
 def document(rows: list[list[str]]) -> str:
     """docs/conformance.md."""
     written = f"Written by `make conformance` with {tools()}."
+    executed = (
+        f"The columns {EMULATED[0]} to {EMULATED[-1]} are errors of machine code for these targets, in f16 and with "
+        f"texts of {SHORT} tokens, executed on the emulator ([emulator.md](emulator.md)); nobody has run these "
+        "programs on AMD hardware. Each was compiled with the entry points prefill_16 and decode_4. Columns are filled "
+        "one by one, so they may be of different versions of this project. `make test` executes the shipped model and "
+        "a two-layer twin of gemma2 as code of all AMD targets, and one of llama in bf16 for those that have bf16."
+    )
     names = f'"AMD targets compile" means {", ".join(GROUPS["all-amd"])}.'
     return f"""# Conformance
 
@@ -125,15 +154,15 @@ the largest difference of a logit from transformers in f32, as a share of the la
 in chunks, decode over page borders and a batch of different lengths. Allowed: 2e-4 in f32, 2e-2 in f16.
 
 {textwrap.fill(names, 120)}
-The last column is {EMULATED} machine code executed on a stand-in HIP library; nobody has run these programs on AMD
-hardware. `make test` executes a llama twin and the shipped model as code of more architectures.
+
+{textwrap.fill(executed, 120)}
 
 {table(rows)}
 
 The texts of gpt_oss are of another seed than the others': in one of seed 0 a token is so near a tie between experts
 that f16 takes another one than f32.
 
-"not run": this command does not try it for families beyond the required ones, or the stand-in library is not there.
+"not run": this command does not try it for families beyond the required ones, or it was not asked to.
 """
 
 
@@ -143,13 +172,19 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="write the document here")
     parser.add_argument("--only", nargs="*", choices=list(TWINS), default=list(TWINS), metavar="NAME")
     parser.add_argument("--columns", nargs="*", choices=list(CHECKS), default=list(CHECKS))
+    parser.add_argument("--emulate", nargs="*", choices=EMULATED, default=EMULATED, help="targets to execute code for")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    is_part = len(arguments.only) < len(TWINS) or len(arguments.columns) < len(CHECKS)
+    let_it_emulate()
+    chosen = (arguments.only, arguments.columns, arguments.emulate)
+    is_part = any(
+        len(some) < len(everything) for some, everything in zip(chosen, (TWINS, CHECKS, EMULATED), strict=True)
+    )
     kept = kept_rows(arguments.write) if is_part else {}
-    rows = [kept.get(name, [name, TWINS[name].model_type, *(["not run"] * 4)]) for name in TWINS]
+    rows = [kept.get(name, [name, TWINS[name].model_type, *([NOT_RUN] * (len(HEADS) - 2))]) for name in TWINS]
+    checks = {**CHECKS, "emulator": partial(check_emulator, targets=arguments.emulate)}
     rows.sort(key=lambda cells: cells[0] not in REQUIRED)
     with tempfile.TemporaryDirectory(prefix="amdnfs-conformance-") as folder:
         for column in (name for name in CHECKS if name in arguments.columns):
@@ -158,7 +193,7 @@ def main() -> None:
                     continue
                 place = Path(folder) / cells[0]
                 place.mkdir(exist_ok=True)
-                CHECKS[column](cells, place)
+                checks[column](cells, place)
                 print("| " + " | ".join(cells) + " |", flush=True)
                 if arguments.write:
                     arguments.write.parent.mkdir(exist_ok=True)
