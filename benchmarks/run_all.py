@@ -1,4 +1,4 @@
-"""Runs every benchmark that needs no GPU, one after the other. See README.md in this folder."""
+"""Runs benchmarks that need neither a GPU nor a bundle, one after the other. See README.md in this folder."""
 
 from __future__ import annotations
 

@@ -37,6 +37,8 @@ def opt_command(file: Path | None, passes: str, list_only: bool, why: bool) -> N
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
+    if why and not passes.strip():
+        raise UsageError("--why tells what passes refused, but none is named; add --passes=..., or see --list")
     try:
         parsed = parse_passes(passes)
     except ValueError as error:

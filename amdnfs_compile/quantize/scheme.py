@@ -126,7 +126,8 @@ class Scheme:
         remedy = f"use --quantize int8, or leave out {target.name}"
         if self.quantize in _FP8_MODES and target.fp8_format is None and target.kind is not TargetKind.CPU:
             if self.quantize is Quantize.W8A8_FP8:
-                lacking = f"{target.name} has no matrix instructions for fp8; use --quantize w8a8 or int8"
+                others = "int8" if target.kind is TargetKind.VULKAN else "w8a8 or int8"
+                lacking = f"{target.name} has no matrix instructions for fp8; use --quantize {others}"
                 raise UsageError(f"--quantize w8a8-fp8: {lacking}, or leave out {target.name}")
             raise UsageError(f"--quantize fp8: {target.name} has no fp8; {remedy}")
         if self.quantize in (Quantize.INT4, Quantize.W8A8) and target.kind is TargetKind.VULKAN:

@@ -29,6 +29,8 @@ class Refusal:
     """First line of the operation, as printed."""
     reason: str
     """The precondition that failed."""
+    function: str = ""
+    """The function that holds the operation; empty where it stands outside of functions."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,6 +45,14 @@ class PassResult:
     """Wall time of `run`, in seconds."""
     refusals: list[Refusal] = field(default_factory=list)
     """Near misses."""
+
+
+def _function_name(op: Any) -> str:
+    """The symbol of the function around an operation."""
+    parent = op.parent
+    while parent is not None and "sym_name" not in parent.attributes:
+        parent = parent.operation.parent
+    return "" if parent is None else str(parent.attributes["sym_name"]).strip('"')
 
 
 def kebab_case(class_name: str) -> str:
@@ -76,8 +86,10 @@ class ModulePass:
 
     def refuse(self, refusals: list[Refusal], op: Any, reason: str) -> None:
         """Records that `op` nearly matched."""
-        first_line = str(op).splitlines()[0]
-        refusals.append(Refusal(pass_name=self.pass_name(), operation=first_line[:160], reason=reason))
+        first_line = str(op).splitlines()[0].strip()
+        refusals.append(
+            Refusal(pass_name=self.pass_name(), operation=first_line[:160], reason=reason, function=_function_name(op))
+        )
 
     def apply(self, module: Module) -> PassResult:
         """Runs the pass and verifies the module afterwards.

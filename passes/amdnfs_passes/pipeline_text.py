@@ -127,9 +127,12 @@ def split_parts(text: str) -> list[str]:
 
 
 def _reasons(results: Sequence[PassResult]) -> str:
-    return "".join(
-        f"// refused: {refusal.pass_name}: {refusal.reason}\n" for result in results for refusal in result.refusals
-    )
+    """A comment for each refusal: the reason, then where."""
+    lines = []
+    for refusal in (refusal for result in results for refusal in result.refusals):
+        place = f"in @{refusal.function}, " if refusal.function else ""
+        lines.append(f"// refused: {refusal.pass_name}: {refusal.reason} [{place}{refusal.operation}]\n")
+    return "".join(lines)
 
 
 def _split(text: str) -> Iterator[tuple[str, str]]:

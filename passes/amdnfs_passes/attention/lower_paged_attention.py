@@ -54,7 +54,7 @@ from amdnfs_passes.ir import Module, Operation, constant_float, constant_int, is
 from amdnfs_passes.kvcache.fp8_bits import POOL_ELEMENT, decode_text
 from amdnfs_passes.templates import TensorType, call_function, tensor_type
 from amdnfs_passes.vectors.attention import vector_attention
-from amdnfs_passes.vectors.attention_form import match_vectors
+from amdnfs_passes.vectors.attention_form import VectorAttention, match_vectors
 from amdnfs_passes.vectors.product import Vectors
 
 _NO_WINDOW = 1 << 62
@@ -89,17 +89,24 @@ class LowerPagedAttentionPass(ModulePass):
                 continue
             operands = list(op.operands)[:5] + ([op.operands[5]] if attention.has_sinks else [])
             operands += [op.operands[6]] if attention.has_slopes else []
-            call_function(module, op, attention.function_name, self._text(attention), operands)
+            form = self._match_vectors(attention)
+            if isinstance(form, str):  # lowered all the same, but over gathered pages
+                self.refuse(refusals, op, form)
+            name = attention.function_name
+            if isinstance(form, VectorAttention):
+                text = vector_attention(name, form)
+            else:
+                text = _function_text(attention, self)
+            call_function(module, op, name, text, operands)
             rewrites += 1
         return rewrites
 
-    def _text(self, attention: PagedAttention) -> str:
-        if self.vector_lanes:
-            vectors = Vectors(lanes=self.vector_lanes, registers=self.vector_registers, has_bf16_pairs=self.bf16_pairs)
-            form = match_vectors(attention, vectors)
-            if form is not None:
-                return vector_attention(attention.function_name, form)
-        return _function_text(attention, self)
+    def _match_vectors(self, attention: PagedAttention) -> VectorAttention | str | None:
+        """The form in vectors, or why there is none; None where none is asked for."""
+        if not self.vector_lanes:
+            return None
+        vectors = Vectors(lanes=self.vector_lanes, registers=self.vector_registers, has_bf16_pairs=self.bf16_pairs)
+        return match_vectors(attention, vectors)
 
 
 def match_paged_attention(op: Operation) -> PagedAttention | str:

@@ -142,7 +142,7 @@ def _compile_one(
             source, target.backend, target.processor, target.wave_size, tiling.num_waves, tiling.num_stages
         )
     except Exception as error:  # Triton raises whatever its passes raise; the next candidate may do
-        return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
+        return f"{type(error).__name__}: {_shorten(str(error))}"
     is_amd = target.backend == "hip"
     facts = read_amd_facts(made.text, made.lds_bytes) if is_amd else KernelFacts.of_ptx(made.text, made.lds_bytes)
     if facts.num_spills or facts.scratch_bytes:
@@ -157,6 +157,16 @@ def _compile_one(
         tiling=tiling,
         facts=facts,
     )
+
+
+def _shorten(message: str) -> str:
+    r"""Where and why of a message of Triton: its first line, and its last if there are more.
+
+    >>> _shorten("at 23:36:\n  x = f(y)\n      ^\ny must be a power of two\n")
+    'at 23:36: y must be a power of two'
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
+    return " ".join(dict.fromkeys((lines[0], lines[-1])))[:200]
 
 
 def element_name(element: str) -> str:

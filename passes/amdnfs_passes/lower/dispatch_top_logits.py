@@ -15,7 +15,7 @@ Before::
 
 After (the call; the called function holds two dispatches; `f` tells its caller by `iree.reflection`)::
 
-    func.call @amdnfs.dispatch_top_logits...: (tensor<2x5000xf32>) -> tensor<2x129xi32>
+    func.call @amdnfs.dispatch_top_logits...
 
 A row of the result holds `count` ids, `count` logits and the logarithm, the floats as their bits.
 Leaves alone: other axes, kept axes, other ranks than two, other types than f32, dynamic sizes, rows of fewer than
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amdnfs_passes.base import ModulePass, Refusal
+from amdnfs_passes.base import ModulePass, PassError, Refusal
 from amdnfs_passes.ir import Attribute, Module, Operation, Type, constant_bool, constant_int, walk
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
 from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
@@ -61,6 +61,8 @@ class DispatchTopLogitsPass(ModulePass):
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
+        if self.count < 1 or self.count & (self.count - 1):
+            raise PassError(f"pass {self.pass_name()}: count must be a power of two, not {self.count}")
         rewrites = 0
         target = KernelTarget(
             backend=self.backend,

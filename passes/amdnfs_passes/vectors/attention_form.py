@@ -75,15 +75,17 @@ class VectorAttention:
         return self.facts.head_dim * (self.lanes * lane_bytes + (2 * self.keys if self.has_pairs else 0))
 
 
-def match_vectors(a: PagedAttention, vectors: Vectors) -> VectorAttention | None:
-    """How a processor computes `a` in vectors; None if it cannot.
+def match_vectors(a: PagedAttention, vectors: Vectors) -> VectorAttention | str:
+    """How a processor computes `a` in vectors; why not, if it cannot.
 
     Only half or a quarter of a register is used where rows do not fill more, or the scratch would be too large.
     """
     keys = min(16 if vectors.registers >= 32 else 8, a.page_tokens)
     has_pairs = a.element == "bf16" and vectors.has_bf16_pairs and keys % 2 == 0
-    if a.has_bytes or a.page_tokens % keys or a.head_dim % UNROLL:
-        return None
+    if a.has_bytes:
+        return "not in vectors: the cache holds fp8"
+    if a.page_tokens % keys or a.head_dim % UNROLL:
+        return f"not in vectors: pages of {a.page_tokens} tokens or heads of {a.head_dim} do not fill steps"
     for lanes in (size for size in _LANES if size <= vectors.lanes):
         heads, tokens = _tile(a, lanes)
         if lanes > _LANES[-1] and 2 * heads * tokens <= lanes:
@@ -91,7 +93,7 @@ def match_vectors(a: PagedAttention, vectors: Vectors) -> VectorAttention | None
         found = VectorAttention(facts=a, heads=heads, tokens=tokens, lanes=lanes, keys=keys, has_pairs=has_pairs)
         if found.stack_bytes <= _MOST_STACK_BYTES:
             return found
-    return None
+    return f"not in vectors: heads of {a.head_dim} need more than {_MOST_STACK_BYTES} bytes of scratch"
 
 
 def _tile(a: PagedAttention, lanes: int) -> tuple[int, int]:
