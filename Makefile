@@ -9,13 +9,16 @@ PYTEST_ARGS ?= -n auto --dist worksteal --durations 15
 DEMO_OUT ?= build/demo.amdnfs
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test lint conformance benchmarks clean
+BUDGET_OUT ?= build/budget.amdnfs
+
+.PHONY: help setup demo test lint conformance benchmarks budget clean
 
 help:
 	@echo "make demo         compile a model for $(DEMO_TARGETS) and let it write (MODEL=<folder or hub id> for another)"
 	@echo "make test         lint, types and all tests; no GPU, no network but the package index"
 	@echo "make conformance  print the table family x target and write docs/conformance.md"
 	@echo "make benchmarks   measure; see benchmarks/README.md"
+	@echo "make budget       compile the demo for all AMD targets; fail if a figure got worse than benchmarks/budget.json"
 	@echo "make clean        remove build/ and the virtual environment"
 
 $(STAMP): pyproject.toml
@@ -48,6 +51,11 @@ conformance: $(STAMP)
 
 benchmarks: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py
+
+budget: $(STAMP)
+	@rm -rf $(BUDGET_OUT)
+	$(BIN)/amdnfs-compile examples/demo_model --target all-amd --jobs 2 -o $(BUDGET_OUT)
+	$(BIN)/amdnfs report $(BUDGET_OUT) --budget benchmarks/budget.json
 
 clean:
 	rm -rf build $(VENV)

@@ -37,7 +37,7 @@ from amdnfs_compile.verify import verify_bundle
 from tests.twins import REQUIRED, TWINS, make_twin
 
 EMULATED = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
-"""Targets whose code is executed: each generation, and both shapes of matrix units of RDNA."""
+"""Targets whose code is executed: CDNA2 to CDNA4, RDNA3 and RDNA4, and both shapes of matrix units of RDNA."""
 HEADS = [
     "twin",
     "transformers type",

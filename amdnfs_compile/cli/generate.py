@@ -83,11 +83,16 @@ def _emulated(bundle: Path, target: str | None) -> str:
     """The target to emulate; makes the emulator the HIP library of this process."""
     from amdnfs_runtime.bundle import read_manifest
     from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+    from amdnfs_runtime.execution import DEVICE_VARIABLE
 
     from amdnfs_compile.cli.emulation import emulator_folder
     from amdnfs_compile.verify import target_to_run
 
-    name = target_to_run(read_manifest(bundle), target, is_emulated=True)
+    manifest = read_manifest(bundle)
+    name = target_to_run(manifest, target, is_emulated=True)
+    gfx = manifest.targets[name].gfx
+    if gfx is not None and HIP_DYLIB_VARIABLE not in os.environ:  # our own library, in a process that runs one target
+        os.environ.setdefault(DEVICE_VARIABLE, gfx)
     os.environ[HIP_DYLIB_VARIABLE] = str(emulator_folder())
     return name
 

@@ -15,7 +15,7 @@ Environment of the library (read once, when the program initialises HIP):
 | `AMDNFS_EMULATE_TARGET` | gfx of the device, which then takes no other code; default: any |
 | `AMDNFS_EMULATE_THREADS` | threads that run workgroups; default: the processors this process may use |
 | `AMDNFS_EMULATE_COUNTERS` | file that gets one JSON line a dispatch (fields: `csrc/counters.h`) |
-| `AMDNFS_EMULATE_CHECKS` | checks beyond ranges, by commas: `unwritten`, `races`, `waits`, `barriers`, `all` |
+| `AMDNFS_EMULATE_CHECKS` | checks beyond ranges, by commas: `unwritten`, `races`, `waits`, `barriers`, `order`, `all` |
 | `AMDNFS_EMULATE_BUDGET` | most instructions of one wave before it is stopped; default 1000000000 |
 | `AMDNFS_EMULATE_POISON` | byte that fills fresh device memory; default 255, which makes NaNs |
 | `AMDNFS_EMULATE_LOG` | `1` or a file: a line for each launch, module and unsupported call |

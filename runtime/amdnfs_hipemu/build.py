@@ -138,7 +138,12 @@ def _digest(compiler: str) -> str:
         [*_SOURCES.iterdir(), *Path(__file__).parent.glob("*.py"), *Path(__file__).parent.glob("*.txt")]
     ):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    banner = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=60).stdout
+    try:
+        banner = subprocess.run([compiler, "--version"], capture_output=True, check=False, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EmulatorError(
+            f"the C compiler {compiler} cannot be run: {error}; name another one in {COMPILER_VARIABLE}"
+        ) from error
     digest.update(banner + " ".join(_FLAGS).encode() + _processor_features().encode() + TABLES_VERSION.encode())
     return digest.hexdigest()[:32]
 

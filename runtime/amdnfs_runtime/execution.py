@@ -35,6 +35,8 @@ from amdnfs_runtime.tracing import Tensors, TracedSteps
 LIBRARY = "libamdhip64.so"
 VARIABLES = "AMDNFS_EMULATE_"
 """Prefix of the environment variables that the emulator reads."""
+DEVICE_VARIABLE = f"{VARIABLES}TARGET"
+"""Names the chip that it stands for: it takes no other code, as a chip does not."""
 _END_TIMEOUT_S = 5
 _DRIVER_ERROR = re.compile(
     r"HIP driver error '\w+' \(\d+\): (.*?)(?:; (?:mismatched target chip|while ).*)?$", re.DOTALL
@@ -111,9 +113,10 @@ class EmulatedSteps:
         if not (emulation.library / LIBRARY).is_file():
             raise ArtifactError(f"{emulation.library}: that folder has no {LIBRARY}")
         self._target, self._timeout_s = target, emulation.timeout_s
+        entry = read_manifest(bundle).targets.get(target)
         self.tensors: Tensors = {}
         """What the last step traced."""
-        self._process, self._connection, self._log = _start(emulation)
+        self._process, self._connection, self._log = _start(emulation, None if entry is None else entry.gfx)
         try:
             self._ask("loading", "load", str(bundle), target, num_pages, None if traced is None else str(traced))
         except BaseException:
@@ -171,11 +174,12 @@ class EmulatedSteps:
 _ERRORS: Mapping[str, type[AmdnfsError]] = {kind.__name__: kind for kind in (ArtifactError, CapacityError, UsageError)}
 
 
-def _start(emulation: Emulation) -> tuple[subprocess.Popen[bytes], Connection, Any]:
-    """The process, our end of its pipe, and the file that takes what it prints."""
+def _start(emulation: Emulation, gfx: str | None) -> tuple[subprocess.Popen[bytes], Connection, Any]:
+    """The process, our end of its pipe, and the file that takes what it prints; it takes code for `gfx` only."""
     ours, theirs = multiprocessing.Pipe()
     log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
     environment = {
+        **({DEVICE_VARIABLE: gfx} if gfx else {}),
         **os.environ,
         **emulation.settings,
         HIP_DYLIB_VARIABLE: str(emulation.library),

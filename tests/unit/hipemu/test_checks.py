@@ -126,6 +126,20 @@ def test_waves_that_share_lds_without_a_barrier(machine: Machine, target: str) -
     np.testing.assert_array_equal(got, np.roll(TWO_WAVES[:, 0], 64))
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_wave_reads_what_another_wrote_without_a_barrier(machine: Machine, target: str) -> None:
+    """The first wave writes, and only the second one reads."""
+    write, read = ("ds_store_b32", "ds_load_b32") if target in NEW else ("ds_write_b32", "ds_read_b32")
+    body = (
+        "s_mov_b32 m0, -1\nv_lshlrev_b32_e32 v2, 2, v0\nv_and_b32_e32 v2, 0x7f, v2\nv_readfirstlane_b32 s24, v0\n"
+        f"s_cmp_eq_u32 s24, 0\ns_cbranch_scc0 0f\n{write} v2, v4\n{lds_wait(target)}\n0:\n%s\n"
+        f"s_cmp_eq_u32 s24, 0\ns_cbranch_scc1 1f\n{read} v12, v2\n{lds_wait(target)}\n1:"
+    )
+    with pytest.raises(HipError, match=r"lds-race .*wave \d writes it and wave \d reads it, with no barrier"):
+        machine.run_text(target, body % "", TWO_WAVES, lds_bytes=512)
+    machine.run_text(target, body % barrier(target), TWO_WAVES, lds_bytes=512)
+
+
 @pytest.mark.parametrize("target", ONE_OF_EACH)
 def test_unwritten_memory(machine: Machine, unchecked: Machine, target: str) -> None:
     """The output buffer is read before anything wrote it."""
@@ -139,6 +153,15 @@ def test_unwritten_memory(machine: Machine, unchecked: Machine, target: str) -> 
 def test_waves_that_miss_a_barrier(machine: Machine, target: str) -> None:
     body = "v_readfirstlane_b32 s24, v0\ns_cmp_eq_u32 s24, 0\ns_cbranch_scc1 0f\ns_barrier\n0:"
     with pytest.raises(HipError, match=r"divergent-barrier .*it has ended while wave"):
+        machine.run_text(target, body, TWO_WAVES)
+
+
+@pytest.mark.parametrize("target", ["gfx942", "gfx1100"])
+def test_waves_at_different_barriers(machine: Machine, target: str) -> None:
+    body = (
+        "v_readfirstlane_b32 s24, v0\ns_cmp_eq_u32 s24, 0\ns_cbranch_scc1 0f\ns_barrier\ns_branch 1f\n0:\ns_barrier\n1:"
+    )
+    with pytest.raises(HipError, match=r"divergent-barrier "):
         machine.run_text(target, body, TWO_WAVES)
 
 
