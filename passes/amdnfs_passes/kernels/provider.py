@@ -160,13 +160,13 @@ def _compile_one(
 
 
 def _shorten(message: str) -> str:
-    r"""Where and why of a message of Triton: its first line, and its last if there are more.
+    r"""The first line of a message of Triton; where that is only a place in a source, the last one, too.
 
     >>> _shorten("at 23:36:\n  x = f(y)\n      ^\ny must be a power of two\n")
     'at 23:36: y must be a power of two'
     """
     lines = [line.strip() for line in message.splitlines() if line.strip()] or [""]
-    return " ".join(dict.fromkeys((lines[0], lines[-1])))[:200]
+    return (f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0])[:200]
 
 
 def element_name(element: str) -> str:

@@ -191,12 +191,15 @@ def test_a_device_that_hangs() -> None:
 
 
 def in_thread(server: Running, path: str, results: list[Any], **body: Any) -> threading.Thread:
-    """Reads a stream in another thread, and notes its events."""
+    """Reads a stream in another thread, and notes its events; of a refusal before the first text, its body."""
 
     def read() -> None:
         url = f"{server.client.base_url}{path}"
         with httpx.stream("POST", url, json={**body, "stream": True}, timeout=30) as response:
-            results.extend(read_events(response.iter_lines()))
+            if response.status_code == 200:
+                results.extend(read_events(response.iter_lines()))
+            else:
+                results.append(json.loads(response.read()))
 
     thread = threading.Thread(target=read)
     thread.start()
