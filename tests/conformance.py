@@ -1,12 +1,13 @@
 """Prints the table family x (traces, CPU equals transformers, AMD targets compile, AMD code equals transformers).
 
     python tests/conformance.py [--write docs/conformance.md] [--only NAME ...] [--columns cpu|amd|emulator ...]
-        [--emulate gfx1100 ...]
+        [--emulate gfx1100 ...] [--keep FOLDER]
 
 Twins of tests/twins.py: tiny random models with the code and the kinds of layers of the real ones. The emulator's
 columns, one a target, are filled with AMDNFS_HIP_DYLIB (a folder with a stand-in libamdhip64.so) or else with our own
-emulator; without a C compiler they say "not run". With --only, --columns or --emulate the other cells of an existing
-document are kept, if the tools are the same.
+emulator, with all its checks on; without a C compiler they say "not run". With --only, --columns or --emulate the other
+cells of an existing document are kept, if the tools are the same. With --keep models and bundles are left in FOLDER,
+and those that lie there are taken as they are.
 """
 
 from __future__ import annotations
@@ -36,17 +37,12 @@ from amdnfs_compile import CompileOptions, compile_model
 from amdnfs_compile.verify import verify_bundle
 from tests.twins import REQUIRED, TWINS, make_twin
 
-EMULATED = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1151", "gfx1201")
-"""Targets whose code is executed: CDNA2 to CDNA4, RDNA3 and RDNA4, and both shapes of matrix units of RDNA."""
-HEADS = [
-    "twin",
-    "transformers type",
-    "traces, compiles for cpu",
-    "cpu f32 error",
-    "AMD targets compile (f16)",
-    *EMULATED,
-]
+EMULATED = GROUPS["all-amd"]
+"""Targets whose code is executed."""
+COMPILED_HEADS = ["twin", "transformers type", "traces, compiles for cpu", "cpu f32 error", "AMD targets compile (f16)"]
+HEADS = [*COMPILED_HEADS, *EMULATED]
 NOT_RUN = "not run"
+CHECKS_VARIABLE = "AMDNFS_EMULATE_CHECKS"
 OPTIONS = CompileOptions(prefill_chunks=(16,), decode_batches=(4,))
 SHORT = 20
 SEEDS = {"gpt_oss": 1}
@@ -64,8 +60,11 @@ def outcome(call: object, *arguments: object) -> str:
 
 
 def numerics(bundle: Path, model: Path, target: str, num_tokens: int = 0) -> str:
-    """The largest error of all checks, as a share of the largest logit."""
-    checks = verify_bundle(bundle, model, target, seed=SEEDS.get(model.parent.name, 0), num_tokens=num_tokens)
+    """The largest error of all checks, as a share of the largest logit; or what stopped the program."""
+    try:
+        checks = verify_bundle(bundle, model, target, seed=SEEDS.get(model.parent.name, 0), num_tokens=num_tokens)
+    except AmdnfsError as error:
+        return f"STOPPED: {str(error).splitlines()[0]}"
     worst = max(check.error for check in checks)
     return f"{worst:.0e}" if all(check.is_right for check in checks) else f"WRONG ({worst:.0e})"
 
@@ -90,7 +89,7 @@ def check_emulator(cells: list[str], folder: Path, targets: Sequence[str] = EMUL
     model, bundle = folder / "f16", folder / "f16.amdnfs"
     if not model.exists():
         make_twin(cells[0], model, torch.float16)
-    compiled = outcome(compile_model, model, list(targets), bundle, OPTIONS)
+    compiled = "yes" if bundle.exists() else outcome(compile_model, model, list(targets), bundle, OPTIONS)
     for target in targets:
         cells[HEADS.index(target)] = numerics(bundle, model, target, SHORT) if compiled == "yes" else compiled
 
@@ -111,12 +110,14 @@ def let_it_emulate() -> None:
             os.environ[HIP_DYLIB_VARIABLE] = str(library_folder())
         except EmulatorError as error:
             print(f"nothing is executed on the emulator: {error}", file=sys.stderr)
+        os.environ.setdefault(CHECKS_VARIABLE, "all")
 
 
-def table(rows: list[list[str]]) -> str:
-    """The rows as Markdown."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in [HEADS, ["---"] * len(HEADS), *rows]]
-    return "\n".join(lines)
+def table(rows: list[list[str]], heads: list[str]) -> str:
+    """The columns `heads` of rows as Markdown."""
+    columns = [HEADS.index(head) for head in heads]
+    cells = [heads, ["---"] * len(heads), *([row[column] for column in columns] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
 
 
 def tools() -> str:
@@ -128,9 +129,14 @@ def kept_rows(path: Path | None) -> dict[str, list[str]]:
     """Rows of a document by twin, with the columns of today; none if it was written with other tools."""
     if path is None or not path.is_file() or tools() not in " ".join(path.read_text(encoding="utf-8").split()):
         return {}
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
-    heads, *rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    found = {cells[0]: dict(zip(heads, cells, strict=True)) for cells in rows if cells[0] in TWINS}
+    found: dict[str, dict[str, str]] = {}
+    heads: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line.startswith("| ") else []
+        if cells[:1] == HEADS[:1]:
+            heads = cells
+        elif cells and cells[0] in TWINS:
+            found.setdefault(cells[0], {}).update(zip(heads, cells, strict=True))
     return {name: [cells.get(head, NOT_RUN) for head in HEADS] for name, cells in found.items()}
 
 
@@ -138,13 +144,15 @@ def document(rows: list[list[str]]) -> str:
     """docs/conformance.md."""
     written = f"Written by `make conformance` with {tools()}."
     executed = (
-        f"The columns {EMULATED[0]} to {EMULATED[-1]} are errors of machine code for these targets, in f16 and with "
-        f"texts of {SHORT} tokens, executed on the emulator ([emulator.md](emulator.md)); nobody has run these "
-        "programs on AMD hardware. Each was compiled with the entry points prefill_16 and decode_4. Columns are filled "
-        "one by one, so they may be of different versions of this project. `make test` executes the shipped model and "
-        "a two-layer twin of gemma2 as code of all AMD targets, and one of llama in bf16 for those that have bf16."
+        f"Errors of machine code for these targets, in f16 and with texts of {SHORT} tokens, executed on the emulator "
+        "with all its checks on ([emulator.md](emulator.md)): what these find ends a program, and the cell says so. "
+        "Nobody has run these programs on AMD hardware. Each was compiled with the entry points prefill_16 and "
+        "decode_4. Cells are filled one by one, so they may be of different versions of this project. `make test` "
+        "executes the shipped model and a two-layer twin of gemma2 as code of all AMD "
+        "targets, and one of llama in bf16 for those that have bf16."
     )
     names = f'"AMD targets compile" means {", ".join(GROUPS["all-amd"])}.'
+    required = [cells for cells in rows if cells[0] in REQUIRED]
     return f"""# Conformance
 
 {textwrap.fill(written, 120)}
@@ -155,14 +163,18 @@ in chunks, decode over page borders and a batch of different lengths. Allowed: 2
 
 {textwrap.fill(names, 120)}
 
+{table(rows, COMPILED_HEADS)}
+
+"not run": this command compiles for AMD targets only the families that are required, or it was not asked to.
+
+## AMD code, executed
+
 {textwrap.fill(executed, 120)}
 
-{table(rows)}
+{table(required, [HEADS[0], *EMULATED])}
 
 The texts of gpt_oss are of another seed than the others': in one of seed 0 a token is so near a tie between experts
 that f16 takes another one than f32.
-
-"not run": this command does not try it for families beyond the required ones, or it was not asked to.
 """
 
 
@@ -173,6 +185,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(TWINS), default=list(TWINS), metavar="NAME")
     parser.add_argument("--columns", nargs="*", choices=list(CHECKS), default=list(CHECKS))
     parser.add_argument("--emulate", nargs="*", choices=EMULATED, default=EMULATED, help="targets to execute code for")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where models and bundles are kept and looked for")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.logging.set_verbosity_error()
@@ -186,13 +199,14 @@ def main() -> None:
     rows = [kept.get(name, [name, TWINS[name].model_type, *([NOT_RUN] * (len(HEADS) - 2))]) for name in TWINS]
     checks = {**CHECKS, "emulator": partial(check_emulator, targets=arguments.emulate)}
     rows.sort(key=lambda cells: cells[0] not in REQUIRED)
-    with tempfile.TemporaryDirectory(prefix="amdnfs-conformance-") as folder:
+    with tempfile.TemporaryDirectory(prefix="amdnfs-conformance-") as scratch:
+        folder = arguments.keep or Path(scratch)
         for column in (name for name in CHECKS if name in arguments.columns):
             for cells in rows:
                 if cells[0] not in arguments.only or not can_check(column, cells[0]):
                     continue
-                place = Path(folder) / cells[0]
-                place.mkdir(exist_ok=True)
+                place = folder / cells[0]
+                place.mkdir(parents=True, exist_ok=True)
                 checks[column](cells, place)
                 print("| " + " | ".join(cells) + " |", flush=True)
                 if arguments.write:

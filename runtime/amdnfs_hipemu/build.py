@@ -1,7 +1,8 @@
 """Builds the emulator's library with the system's C compiler, once for each version of the sources and compiler.
 
 The result lies in a cache folder named by a digest of the sources, the instruction tables, the compiler and the
-processor's features (the code is compiled for this processor). Builds are atomic: a folder that exists is complete.
+processor's features (the code is compiled for this processor). Builds are atomic: a folder that exists is complete. A
+build that adds one removes all but the few used last.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -43,6 +45,7 @@ _FLAGS = (
 )
 _LINK_FLAGS = ("-shared", "-lm", "-lpthread")
 _COMPILE_TIMEOUT_S = 300
+_KEPT_BUILDS = 8
 
 
 class EmulatorError(RuntimeError):
@@ -63,12 +66,15 @@ def library_folder() -> Path:
     _check_tables()
     folder = _cache_root() / _digest(compiler)
     if (folder / LIBRARY).is_file():
+        with suppress(OSError):  # a cache that cannot be written serves as well
+            os.utime(folder)
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with (folder.parent / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (folder / LIBRARY).is_file():
+                _forget_old(folder.parent)
                 _build(compiler, folder)
     except OSError as error:
         raise EmulatorError(
@@ -146,6 +152,15 @@ def _digest(compiler: str) -> str:
         ) from error
     digest.update(banner + " ".join(_FLAGS).encode() + _processor_features().encode() + TABLES_VERSION.encode())
     return digest.hexdigest()[:32]
+
+
+def _forget_old(root: Path) -> None:
+    """Removes builds that were used before the last few, and what builds left that were killed. The lock is held."""
+    for left in root.glob("build-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    builds = sorted(root.glob(f"*/{LIBRARY}"), key=lambda path: path.parent.stat().st_mtime, reverse=True)
+    for library in builds[_KEPT_BUILDS - 1 :]:
+        shutil.rmtree(library.parent, ignore_errors=True)
 
 
 def _build(compiler: str, folder: Path) -> None:

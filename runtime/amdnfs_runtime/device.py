@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from amdnfs_targets.aliases import ALIASES
 from amdnfs_targets.detect import cpu_features, detect_amd_gfx, has_nvidia_gpu
+from amdnfs_targets.reflection import TOP_LOGITS_KEY
 from iree import runtime as rt
 
 from amdnfs_runtime.bundle import Manifest, TargetEntry
 from amdnfs_runtime.errors import ArtifactError, CapacityError
-from amdnfs_runtime.top_logits import REFLECTION_KEY, PackedTop, greedy_tokens
+from amdnfs_runtime.top_logits import PackedTop, greedy_tokens
 from amdnfs_runtime.transfers import Transfers
 
 HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
@@ -151,7 +152,7 @@ class Program:
                 name: rt.FunctionInvoker(self._context, self._device, function) for name, function in found.items()
             }
             self._num_top = {
-                name: int(function.reflection.get(REFLECTION_KEY, "0")) for name, function in found.items()
+                name: int(function.reflection.get(TOP_LOGITS_KEY, "0")) for name, function in found.items()
             }
         except (RuntimeError, ValueError, LookupError, OSError) as error:
             raise ArtifactError(f"{folder}: the device refuses the program for {target_name}: {error}") from error

@@ -15,8 +15,6 @@ import numpy.typing as npt
 
 from amdnfs_runtime.request import TokenLogprob
 
-REFLECTION_KEY = "amdnfs.top_logits"
-"""Under this name a function says how many logits of a row its first result holds."""
 _MASS_ERROR = 2e-5
 """Of a sum of exp on the device, relative: sums and logarithms of f32, for logits up to a hundred."""
 

@@ -34,43 +34,27 @@ from amdnfs_targets.target import Fp8Format
 
 from amdnfs_passes.attention.lower_paged_attention import match_paged_attention
 from amdnfs_passes.attention.paged_attention import PagedAttention
-from amdnfs_passes.base import ModulePass, Refusal
+from amdnfs_passes.base import Refusal
 from amdnfs_passes.ir import Module, operator_name, walk
 from amdnfs_passes.kernels.attention_kernels import build_attention
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_text
-from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
+from amdnfs_passes.kernels.kernel_pass import KernelPass
+from amdnfs_passes.kernels.provider import KernelError, KernelTarget
 from amdnfs_passes.templates import call_function
 
 _ELEMENTS = ("f16", "bf16")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DispatchPagedAttentionPass(ModulePass):
+class DispatchPagedAttentionPass(KernelPass):
     """Replaces `amdnfs.paged_attention` by dispatches of compiled kernels."""
 
-    backend: str = "hip"
-    """`hip` or `cuda`."""
-    processor: str = "gfx942"
-    """LLVM processor or compute capability."""
-    wave_size: int = 64
-    """Lanes of a wave."""
-    lds_bytes: int = 65536
-    """Largest shared memory of a workgroup, in bytes."""
-    num_compute_units: int = 304
-    """Compute units to fill."""
     fp8: str = "f8E4M3FN"
     """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
         rewrites = 0
-        target = KernelTarget(
-            backend=self.backend,
-            processor=self.processor,
-            wave_size=self.wave_size,
-            lds_bytes=self.lds_bytes,
-            num_compute_units=self.num_compute_units,
-        )
         for op in walk(module.operation):
             if operator_name(op) != "torch.amdnfs.paged_attention":
                 continue
@@ -80,11 +64,10 @@ class DispatchPagedAttentionPass(ModulePass):
             if attention.element not in _ELEMENTS:
                 self.refuse(refusals, op, f"{attention.element} has no kernel; f16 and bf16 have")
                 continue
-            if not has_triton():
-                self.refuse(refusals, op, "the compiler's extra amdnfs[triton] is not installed")
+            if not self.can_compile(refusals, op):
                 continue
             try:
-                text = _function_text(attention, target, Fp8Format(self.fp8))
+                text = _function_text(attention, self.kernel_target, Fp8Format(self.fp8))
             except KernelError as error:
                 self.refuse(refusals, op, str(error))
                 continue

@@ -27,10 +27,11 @@ from dataclasses import dataclass
 
 from amdnfs_targets.target import Fp8Format
 
-from amdnfs_passes.base import ModulePass, Refusal
+from amdnfs_passes.base import Refusal
 from amdnfs_passes.ir import Module, Operation, erase_unused, operator_name, walk
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
-from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
+from amdnfs_passes.kernels.kernel_pass import KernelPass
+from amdnfs_passes.kernels.provider import KernelError
 from amdnfs_passes.kernels.write_heads_kernels import WriteKernel, build_write
 from amdnfs_passes.kvcache.lower_kv_write import match_kv_write
 from amdnfs_passes.kvcache.write_match import HeadWrite, match_write
@@ -40,32 +41,15 @@ _ELEMENT_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DispatchKvWritePass(ModulePass):
+class DispatchKvWritePass(KernelPass):
     """Replaces `amdnfs.kv_write` and the rotary embeddings before it by a dispatch of a compiled kernel."""
 
-    backend: str = "hip"
-    """`hip` or `cuda`."""
-    processor: str = "gfx942"
-    """LLVM processor or compute capability."""
-    wave_size: int = 64
-    """Lanes of a wave."""
-    lds_bytes: int = 65536
-    """Largest shared memory of a workgroup, in bytes."""
-    num_compute_units: int = 304
-    """Compute units to fill."""
     fp8: str = "f8E4M3FN"
     """Format of pools of bytes: `f8E4M3FN` or `f8E4M3FNUZ`."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
         rewrites = 0
-        target = KernelTarget(
-            backend=self.backend,
-            processor=self.processor,
-            wave_size=self.wave_size,
-            lds_bytes=self.lds_bytes,
-            num_compute_units=self.num_compute_units,
-        )
         for op in walk(module.operation):
             if operator_name(op) != "torch.amdnfs.kv_write" or isinstance(match_kv_write(op), str):
                 continue
@@ -73,11 +57,10 @@ class DispatchKvWritePass(ModulePass):
             if isinstance(found, str):
                 self.refuse(refusals, op, found)
                 continue
-            if not has_triton():
-                self.refuse(refusals, op, "the compiler's extra amdnfs[triton] is not installed")
+            if not self.can_compile(refusals, op):
                 continue
             try:
-                built = build_write(found.shape, target)
+                built = build_write(found.shape, self.kernel_target)
             except KernelError as error:
                 self.refuse(refusals, op, str(error))
                 continue

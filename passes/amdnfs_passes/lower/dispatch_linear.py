@@ -26,11 +26,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from amdnfs_passes.base import ModulePass, Refusal
+from amdnfs_passes.base import Refusal
 from amdnfs_passes.ir import Module, Value, erase_unused
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
+from amdnfs_passes.kernels.kernel_pass import KernelPass
 from amdnfs_passes.kernels.linear_kernels import LinearKernel, LinearShape, build_linear
-from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
+from amdnfs_passes.kernels.provider import KernelError
 from amdnfs_passes.lower.linear_groups import LinearGroup, find_groups
 from amdnfs_passes.templates import insert_call, tensor_type
 
@@ -38,40 +39,22 @@ _ELEMENT_BYTES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class DispatchLinearPass(ModulePass):
+class DispatchLinearPass(KernelPass):
     """Replaces linear layers and their surroundings by dispatches of compiled kernels."""
 
-    backend: str = "hip"
-    """`hip` or `cuda`."""
-    processor: str = "gfx942"
-    """LLVM processor or compute capability."""
-    wave_size: int = 64
-    """Lanes of a wave."""
-    lds_bytes: int = 65536
-    """Largest shared memory of a workgroup, in bytes."""
-    num_compute_units: int = 304
-    """Compute units to fill."""
     max_norm_rows: int = 64
     """A normalisation is taken into the kernel up to this many rows: each column tile repeats it."""
 
     def run(self, module: Module, refusals: list[Refusal]) -> int:
         """See the module docstring."""
         groups = find_groups(module, self.max_norm_rows)
-        if groups and not has_triton():
-            self.refuse(refusals, groups[0].before, "the compiler's extra amdnfs[triton] is not installed")
+        if groups and not self.can_compile(refusals, groups[0].before):
             return 0
-        target = KernelTarget(
-            backend=self.backend,
-            processor=self.processor,
-            wave_size=self.wave_size,
-            lds_bytes=self.lds_bytes,
-            num_compute_units=self.num_compute_units,
-        )
         replaced: dict[Value, Value] = {}
         rewrites = 0
         for group in groups:
             try:
-                built = build_linear(_shape(group), target)
+                built = build_linear(_shape(group), self.kernel_target)
             except KernelError as error:
                 self.refuse(refusals, group.before, str(error))
                 continue

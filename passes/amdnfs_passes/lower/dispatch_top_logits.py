@@ -28,32 +28,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from amdnfs_passes.base import ModulePass, PassError, Refusal
+from amdnfs_targets.reflection import TOP_LOGITS_KEY
+
+from amdnfs_passes.base import PassError, Refusal
 from amdnfs_passes.ir import Attribute, Module, Operation, Type, constant_bool, constant_int, walk
 from amdnfs_passes.kernels.embed import Cost, dispatch_text, executable_symbol, executable_text
-from amdnfs_passes.kernels.provider import KernelError, KernelTarget, has_triton
+from amdnfs_passes.kernels.kernel_pass import KernelPass
+from amdnfs_passes.kernels.provider import KernelError
 from amdnfs_passes.kernels.top_logits_kernels import TopLogitsKernels, build_top_logits
 from amdnfs_passes.lower.returned_values import ReturnedValue, find_returned
 from amdnfs_passes.templates import insert_call, tensor_type
 
-REFLECTION_KEY = "amdnfs.top_logits"
-"""Under this name a function says how many logits of a row its first result holds."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class DispatchTopLogitsPass(ModulePass):
+class DispatchTopLogitsPass(KernelPass):
     """Replaces argmax by a dispatch that finds the largest logits."""
 
-    backend: str = "hip"
-    """`hip` or `cuda`."""
-    processor: str = "gfx942"
-    """LLVM processor or compute capability."""
-    wave_size: int = 64
-    """Lanes of a wave."""
-    lds_bytes: int = 65536
-    """Largest shared memory of a workgroup, in bytes."""
-    num_compute_units: int = 304
-    """Compute units to fill."""
     count: int = 64
     """How many logits of a row are found; a power of two."""
     least_columns: int = 4097
@@ -64,13 +54,6 @@ class DispatchTopLogitsPass(ModulePass):
         if self.count < 1 or self.count & (self.count - 1):
             raise PassError(f"pass {self.pass_name()}: count must be a power of two, not {self.count}")
         rewrites = 0
-        target = KernelTarget(
-            backend=self.backend,
-            processor=self.processor,
-            wave_size=self.wave_size,
-            lds_bytes=self.lds_bytes,
-            num_compute_units=self.num_compute_units,
-        )
         for op in walk(module.operation):
             if op.name != "torch.aten.argmax" or constant_bool(op.operands[2]) is not False:
                 continue
@@ -79,15 +62,14 @@ class DispatchTopLogitsPass(ModulePass):
                 continue
             if not kind.is_static or kind.element != "f32" or kind.sizes[1] < max(self.count, self.least_columns):
                 continue
-            if not has_triton():
-                self.refuse(refusals, op, "the compiler's extra amdnfs[triton] is not installed")
+            if not self.can_compile(refusals, op):
                 continue
             returned = find_returned(module, op.result)
             if isinstance(returned, str):
                 self.refuse(refusals, op, returned)
                 continue
             try:
-                built = build_top_logits(kind.sizes[1], self.count, target)
+                built = build_top_logits(kind.sizes[1], self.count, self.kernel_target)
             except KernelError as error:
                 self.refuse(refusals, op, str(error))
                 continue
@@ -107,7 +89,7 @@ class DispatchTopLogitsPass(ModulePass):
         returned.replace(new)
         for function in returned.public_functions:
             function.attributes["iree.reflection"] = Attribute.parse(
-                f'{{{REFLECTION_KEY} = "{self.count}"}}', module.context
+                f'{{{TOP_LOGITS_KEY} = "{self.count}"}}', module.context
             )
         op.erase()
 

@@ -1,8 +1,9 @@
 // Checks that hardware does not make. AMDNFS_EMULATE_CHECKS names those wanted, separated by commas:
-//   unwritten   a load of a byte of device memory that nobody wrote
+//   unwritten   a load of a byte of device memory or of the LDS that nobody wrote
 //   races       two waves of a workgroup touch the same LDS byte without a barrier between, one of them writing a new
 //               value
-//   waits       a register is used before the wait for the load that fills it
+//   waits       a register is used before the wait for the load that fills it; an LDS byte is read, and the wave that
+//               wrote it did not wait for that before the barrier
 //   barriers    waves of a workgroup meet at different barriers, or one ends while others wait
 //   order       an operation of a stream or of the host touches device memory whose writer or reader nobody waited for
 //   all         all of these
@@ -32,3 +33,11 @@ void wait_state_free(WaitState *state);
 // Called before an instruction executes: applies waits, checks the registers it uses, notes what it issues. False: a
 // fault was raised.
 bool wait_state_step(Wave *w, const Inst *inst);
+// Called when the wave comes to a barrier.
+void wait_state_barrier(WaitState *state);
+// Number of the last operation that was issued, of those of a counter that return in order.
+u32 wait_state_issued(const WaitState *state, WaitCounter counter);
+// Whether that operation was waited for, now or (`at_barrier`) when the wave came to its last barrier.
+bool wait_state_is_done(const WaitState *state, WaitCounter counter, u32 sequence, bool at_barrier);
+// As the chip's assembly spells it.
+const char *wait_counter_name(const Wave *w, WaitCounter counter);

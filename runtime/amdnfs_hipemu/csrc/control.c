@@ -49,28 +49,33 @@ static void run_call(Wave *w, const Inst *inst) {
 
 static void run_endpgm(Wave *w, const Inst *inst UNUSED) { w->status = WAVE_ENDED; }
 
-static void run_barrier(Wave *w, const Inst *inst) {
-  w->barrier_pc = inst->pc;
+static void stand_at_barrier(Wave *w, const Inst *inst) {
+  w->barrier = inst;
   w->status = WAVE_AT_BARRIER;
 }
 
+static void run_barrier(Wave *w, const Inst *inst) {
+  if (w->waits) wait_state_barrier(w->waits);
+  stand_at_barrier(w, inst);
+}
+
 // RDNA4 splits the barrier: "S_BARRIER_SIGNAL -1" announces, "S_BARRIER_WAIT -1" waits for all.
-static void run_barrier_signal(Wave *w, const Inst *inst) {
-  (void)inst;
+static void run_barrier_signal(Wave *w, const Inst *inst UNUSED) {
+  if (w->waits) wait_state_barrier(w->waits);
   w->is_signalled = true;
 }
-static void run_barrier_signal_isfirst(Wave *w, const Inst *inst UNUSED) {
+static void run_barrier_signal_isfirst(Wave *w, const Inst *inst) {
   w->scc = 1;
   for (u32 i = 0; i < w->group->num_waves; i++)
     if (w->group->waves[i]->is_signalled) w->scc = 0;
-  w->is_signalled = true;
+  run_barrier_signal(w, inst);
 }
 static void run_barrier_wait(Wave *w, const Inst *inst) {
   if (!w->is_signalled) {
     raise_fault(w, inst, FAULT_DIVERGENT_BARRIER, "the wave waits at a barrier that it has not signalled");
     return;
   }
-  run_barrier(w, inst);
+  stand_at_barrier(w, inst);
 }
 
 static void run_nothing(Wave *w UNUSED, const Inst *inst UNUSED) {}

@@ -52,7 +52,7 @@ static bool open_room(Room *room, Dispatch *d) {
   room->group.lds = aligned_alloc(64, (d->lds_bytes + 127) & ~63u);
   room->scratch = scratch ? aligned_alloc(64, (scratch + 63) & ~63ull) : NULL;
   bool is_ok = room->waves && room->pointers && room->waits && room->group.lds && (room->scratch || !scratch);
-  if (is_ok && checks.races) is_ok = (room->group.shadow = lds_shadow_create(d->lds_bytes)) != NULL;
+  if (is_ok && (checks.races || checks.waits || checks.unwritten)) is_ok = (room->group.shadow = lds_shadow_create(d->lds_bytes)) != NULL;
   for (u32 i = 0; is_ok && i < num_waves; i++) {
     room->pointers[i] = &room->waves[i];
     if (checks.waits) is_ok = (room->waits[i] = wait_state_create()) != NULL;
@@ -131,11 +131,10 @@ static void check_barrier(Room *room) {
   for (u32 i = 0; i < room->group.num_waves; i++) {
     Wave *w = &room->waves[i];
     if (w->status == WAVE_ENDED)
-      raise_fault(w, NULL, FAULT_DIVERGENT_BARRIER, "it has ended while wave %u waits at the barrier at pc 0x%x", first->index,
-                  first->barrier_pc);
-    else if (w->barrier_pc != first->barrier_pc)
-      raise_fault(w, NULL, FAULT_DIVERGENT_BARRIER, "it waits at the barrier at pc 0x%x, wave %u at the one at pc 0x%x",
-                  w->barrier_pc, first->index, first->barrier_pc);
+      raise_fault(w, first->barrier, FAULT_DIVERGENT_BARRIER, "it has ended while wave %u waits at this barrier", first->index);
+    else if (w->barrier != first->barrier)
+      raise_fault(w, w->barrier, FAULT_DIVERGENT_BARRIER, "it waits at this barrier, wave %u at the one at pc 0x%x", first->index,
+                  first->barrier->pc);
   }
 }
 

@@ -33,7 +33,7 @@ static bool find_addresses(Wave *w, const Inst *inst, u32 offset, u32 bytes, u64
   return true;
 }
 
-static bool check_races(Wave *w, const Inst *inst, const u32 *address, u32 bytes, u64 active, const u32 *data, bool is_atomic) {
+static bool check_lds(Wave *w, const Inst *inst, const u32 *address, u32 bytes, u64 active, const u32 *data, bool is_atomic) {
   if (!w->group->shadow) return true;
   for (u32 l = 0; l < w->lanes; l++) {
     if (!(active >> l & 1)) continue;
@@ -52,7 +52,7 @@ void run_lds(Wave *w, const Inst *inst) {
   u32 address[MAX_LANES];
   u64 pointer[MAX_LANES], active = exec_of(w);
   if (!find_addresses(w, inst, (u32)inst->offset, inst->size, active, address)) return;
-  if (!check_races(w, inst, address, inst->size, active, inst->is_store ? w->v[inst->src[1].reg] : NULL, false)) return;
+  if (!check_lds(w, inst, address, inst->size, active, inst->is_store ? w->v[inst->src[1].reg] : NULL, false)) return;
   to_pointers(w, address, pointer);
   if (inst->is_store) store_lanes(w, inst, pointer, active);
   else load_lanes(w, inst, pointer, active);
@@ -66,7 +66,7 @@ void run_lds2(Wave *w, const Inst *inst) {
   for (u32 h = 0; h < 2; h++) {
     if (!find_addresses(w, inst, (u32)(h ? inst->offset2 : inst->offset), inst->size, active, address[h])) return;
     const u32 *data = inst->is_store ? w->v[inst->src[1 + h].reg] : NULL;
-    if (!check_races(w, inst, address[h], inst->size, active, data, false)) return;
+    if (!check_lds(w, inst, address[h], inst->size, active, data, false)) return;
     for (u32 l = 0; l < w->lanes; l++) {
       if (!(active >> l & 1)) continue;
       u8 *at = w->group->lds + address[h][l];
@@ -83,7 +83,7 @@ void run_lds_atomic(Wave *w, const Inst *inst) {
   u32 address[MAX_LANES];
   u64 active = exec_of(w);
   if (!find_addresses(w, inst, (u32)inst->offset, inst->size, active, address)) return;
-  if (!check_races(w, inst, address, inst->size, active, NULL, true)) return;
+  if (!check_lds(w, inst, address, inst->size, active, NULL, true)) return;
   bool is_wide = inst->size == 8;
   u32 (*first)[MAX_LANES] = &w->v[inst->src[1].reg], (*second)[MAX_LANES] = &w->v[inst->src[2].reg];
   // DS_CMPST has the comparison first, DS_CMPSTORE of RDNA3 and 4 the data.
@@ -105,12 +105,14 @@ void run_lds_atomic(Wave *w, const Inst *inst) {
 
 // "DS_LOAD_ADDTID: address = offset + M0 + lane * 4".
 void run_lds_addtid(Wave *w, const Inst *inst) {
+  u32 address[MAX_LANES];
   u64 pointer[MAX_LANES], active = exec_of(w);
   for (u32 l = 0; l < w->lanes; l++) {
-    u64 address = (u64)(u32)inst->offset + (w->s[SGPR_M0] & 0xffff) + 4 * l;
-    if ((active >> l & 1) && !lds_check(w, inst, address, 4, l)) return;
-    pointer[l] = (u64)w->group->lds + address;
+    address[l] = (u32)inst->offset + (w->s[SGPR_M0] & 0xffff) + 4 * l;
+    if ((active >> l & 1) && !lds_check(w, inst, address[l], 4, l)) return;
   }
+  if (!check_lds(w, inst, address, 4, active, inst->is_store ? w->v[inst->src[1].reg] : NULL, false)) return;
+  to_pointers(w, address, pointer);
   if (inst->is_store) store_lanes(w, inst, pointer, active);
   else load_lanes(w, inst, pointer, active);
 }
@@ -121,7 +123,7 @@ static void run_transposed(Wave *w, const Inst *inst) {
   u32 address[MAX_LANES], bits = inst->semantics->detail, count = 64 / bits;
   u64 active = exec_of(w), loaded[MAX_LANES] = {0};
   if (!find_addresses(w, inst, (u32)inst->offset, 8, active, address)) return;
-  if (!check_races(w, inst, address, 8, active, NULL, false)) return;
+  if (!check_lds(w, inst, address, 8, active, NULL, false)) return;
   for (u32 l = 0; l < w->lanes; l++)
     if (active >> l & 1) memcpy(&loaded[l], w->group->lds + address[l], 8);
   VECTOR_ALIGNED u32 values[2][MAX_LANES];

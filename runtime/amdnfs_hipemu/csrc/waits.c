@@ -1,6 +1,7 @@
-// Check of waits: a register that a load fills may be used only after the wait for it.
+// Check of waits: what a load or a store leaves in a register or in the LDS may be used only after the wait for it.
 // Source: "Manually Inserted Wait States / Data dependency resolution" of the ISA documents: loads of one kind return in
-// order, scalar loads in any order, so that only a wait for zero covers them.
+// order; scalar loads in any order, and so do flat loads of CDNA ("the only sensible wait is for zero"). Of those that
+// return in order, a wait that leaves n outstanding covers all but the last n, whatever else shares the counter.
 #include <stdlib.h>
 
 #include "checks.h"
@@ -8,16 +9,26 @@
 
 #define NUM_REGISTERS (USE_SGPR + 128)
 
+// A place among the operations of a counter.
 typedef struct {
-  u64 sequence;      // of the load among those of its counter; 0: none
+  u64 sequence;      // 0: none
   u8 counter;
   bool is_unordered;
+} Ticket;
+
+// What fills a register: flat loads have a ticket of the loads and one of the LDS.
+typedef struct {
+  Ticket tickets[2];
 } Pending;
 
+typedef struct {
+  u64 issued, done;            // those that return in order: all up to `done` have returned
+  u64 done_at_barrier;         // `done` when the wave came to its last barrier
+  u64 unordered, drained;      // those that return in any order: `drained` were issued at the last wait for zero
+} Counter;
+
 struct WaitState {
-  u64 issued[NUM_WAIT_COUNTERS];
-  u64 done[NUM_WAIT_COUNTERS];     // all up to this one have returned
-  u64 drained[NUM_WAIT_COUNTERS];  // issued at the last wait for zero
+  Counter counters[NUM_WAIT_COUNTERS];
   Pending pending[NUM_REGISTERS];
 };
 
@@ -25,13 +36,13 @@ WaitState *wait_state_create(void) { return calloc(1, sizeof(WaitState)); }
 void wait_state_reset(WaitState *state) { memset(state, 0, sizeof *state); }
 void wait_state_free(WaitState *state) { free(state); }
 
-static void apply_wait(WaitState *state, int counter, u16 left) {
-  u64 done = state->issued[counter] > left ? state->issued[counter] - left : 0;
-  if (done > state->done[counter]) state->done[counter] = done;
-  if (left == 0) state->drained[counter] = state->issued[counter];
+static void apply_wait(Counter *counter, u16 left) {
+  u64 done = counter->issued > left ? counter->issued - left : 0;
+  if (done > counter->done) counter->done = done;
+  if (left == 0) counter->drained = counter->unordered;
 }
 
-static const char *counter_name(const Wave *w, int counter) {
+const char *wait_counter_name(const Wave *w, WaitCounter counter) {
   static const char *const new_names[] = {"loadcnt", "storecnt", "dscnt", "kmcnt", "expcnt"};
   static const char *const old_names[] = {"vmcnt", "vscnt", "lgkmcnt", "lgkmcnt", "expcnt"};
   return (w->kernel->module->chip->family == GFX12 ? new_names : old_names)[counter];
@@ -55,9 +66,23 @@ static int counter_of(const Wave *w, const Inst *inst) {
   }
 }
 
-static bool is_ready(const WaitState *state, const Pending *pending) {
-  u64 returned = pending->is_unordered ? state->drained[pending->counter] : state->done[pending->counter];
-  return pending->sequence <= returned;
+static bool is_flat(const Inst *inst) { return inst->inst_class == CLASS_VECTOR_MEMORY && inst->format == FORMAT_FLAT; }
+
+static Ticket take_ticket(WaitState *state, int counter, bool is_unordered) {
+  Counter *of = &state->counters[counter];
+  return (Ticket){is_unordered ? ++of->unordered : ++of->issued, (u8)counter, is_unordered};
+}
+
+static bool has_returned(const WaitState *state, const Ticket *ticket) {
+  const Counter *counter = &state->counters[ticket->counter];
+  return ticket->sequence <= (ticket->is_unordered ? counter->drained : counter->done);
+}
+
+// The ticket of a register that has not returned, or NULL.
+static const Ticket *find_outstanding(const WaitState *state, const Pending *pending) {
+  for (int t = 0; t < 2; t++)
+    if (pending->tickets[t].sequence && !has_returned(state, &pending->tickets[t])) return &pending->tickets[t];
+  return NULL;
 }
 
 static bool check_uses(Wave *w, const Inst *inst, int counter) {
@@ -66,16 +91,17 @@ static bool check_uses(Wave *w, const Inst *inst, int counter) {
     RegisterUse use = inst->uses[k];
     for (u32 r = use.first; r < (u32)use.first + use.count && r < NUM_REGISTERS; r++) {
       Pending *pending = &state->pending[r];
-      if (pending->sequence == 0) continue;
-      if (is_ready(state, pending)) {
-        pending->sequence = 0;
+      if (pending->tickets[0].sequence == 0) continue;
+      const Ticket *ticket = find_outstanding(state, pending);
+      if (!ticket) {
+        pending->tickets[0].sequence = 0;
         continue;
       }
       // Loads of one counter return in order, so a later one may fill the same register.
-      if (use.is_write && counter == pending->counter && !pending->is_unordered) continue;
+      if (use.is_write && counter == ticket->counter && !ticket->is_unordered && !is_flat(inst)) continue;
       raise_fault(w, inst, FAULT_MISSING_WAIT, "%s%u is used, but the load that fills it is not waited for (%s)",
                   r >= USE_SGPR ? "s" : r >= 256 ? "a" : "v", r >= USE_SGPR ? r - USE_SGPR : r & 255,
-                  counter_name(w, pending->counter));
+                  wait_counter_name(w, ticket->counter));
       return false;
     }
   }
@@ -85,16 +111,28 @@ static bool check_uses(Wave *w, const Inst *inst, int counter) {
 bool wait_state_step(Wave *w, const Inst *inst) {
   WaitState *state = w->waits;
   for (int c = 0; c < NUM_WAIT_COUNTERS; c++)
-    if (inst->waits[c] != WAIT_NONE) apply_wait(state, c, inst->waits[c]);
+    if (inst->waits[c] != WAIT_NONE) apply_wait(&state->counters[c], inst->waits[c]);
   int counter = counter_of(w, inst);
   if (!check_uses(w, inst, counter)) return false;
   if (counter < 0) return true;
-  u64 sequence = ++state->issued[counter];
-  bool is_unordered = inst->inst_class == CLASS_SCALAR_MEMORY;
+  bool is_unordered = inst->inst_class == CLASS_SCALAR_MEMORY || (is_flat(inst) && w->kernel->module->chip->family == GFX9);
+  Pending pending = {{take_ticket(state, counter, is_unordered)}};
+  if (is_flat(inst)) pending.tickets[1] = take_ticket(state, COUNTER_DS, is_unordered);
   for (u32 k = 0; k < inst->num_uses; k++) {
     RegisterUse use = inst->uses[k];
     for (u32 r = use.first; use.is_write && r < (u32)use.first + use.count && r < NUM_REGISTERS; r++)
-      state->pending[r] = (Pending){sequence, (u8)counter, is_unordered};
+      state->pending[r] = pending;
   }
   return true;
+}
+
+void wait_state_barrier(WaitState *state) {
+  for (int c = 0; c < NUM_WAIT_COUNTERS; c++) state->counters[c].done_at_barrier = state->counters[c].done;
+}
+
+u32 wait_state_issued(const WaitState *state, WaitCounter counter) { return (u32)state->counters[counter].issued; }
+
+bool wait_state_is_done(const WaitState *state, WaitCounter counter, u32 sequence, bool at_barrier) {
+  const Counter *of = &state->counters[counter];
+  return sequence <= (at_barrier ? of->done_at_barrier : of->done);
 }

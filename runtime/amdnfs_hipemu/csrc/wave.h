@@ -23,7 +23,7 @@ struct Wave {
   u8 index;                  // number of the wave in its workgroup
   bool is_signalled;         // split barriers: it has signalled but not waited
   bool vgpr_index_mode;      // GFX9: s_set_gpr_idx_on is in force
-  u32 barrier_pc;            // pc of the barrier it stands at, for the check of divergent barriers
+  const Inst *barrier;       // that it came to last, for the check of divergent barriers
   u32 barriers_passed;       // of the workgroup's barrier
   u64 executed;              // instructions of this wave so far
   u8 *scratch;               // lane l's private memory begins at scratch + l * scratch_bytes
@@ -40,7 +40,7 @@ struct Workgroup {
   Wave **waves;
   u8 *lds;
   u32 lds_bytes;
-  LdsShadow *shadow;         // NULL unless races are checked
+  LdsShadow *shadow;         // NULL unless races, waits or unwritten bytes are checked
 };
 
 static inline u64 exec_of(const Wave *w) {

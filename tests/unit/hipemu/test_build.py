@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def test_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     with pytest.raises(EmulatorError, match=r"cannot build the emulator: x\.c:1: error: not C; set AMDNFS_EMULATE_CC"):
         library_folder()
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
+
+
+def test_old_builds_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nfor word; do last=$word; done\ntouch "$last"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv(build.COMPILER_VARIABLE, str(compiler))
+    monkeypatch.setenv(build.CACHE_VARIABLE, str(tmp_path / "cache"))
+    killed = tmp_path / "cache" / "build-killed"
+    killed.mkdir(parents=True)
+    names = [f"{number:02}" for number in range(10)]
+    for number, name in enumerate(names):
+        folder = tmp_path / "cache" / name
+        folder.mkdir()
+        (folder / build.LIBRARY).write_text("")
+        os.utime(folder, (1e9 + number, 1e9 + number))
+    made = library_folder()
+    kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert kept == sorted([*names[3:], made.name, "lock"])
 
 
 def test_the_tables(tmp_path: Path) -> None:

@@ -17,17 +17,14 @@ from typing import Any
 
 import pytest
 import torch
-from amdnfs_passes.attention import dispatch_paged_attention
 from amdnfs_passes.base import PassError, PassResult
 from amdnfs_passes.ir import Module, parse_module
-from amdnfs_passes.kernels import provider, triton_stages
+from amdnfs_passes.kernels import kernel_pass, provider, triton_stages
 from amdnfs_passes.kernels.code_object import read_amd_facts, set_lds_bytes, use_older_ptx
 from amdnfs_passes.kernels.linear_kernels import LinearShape, build_linear
 from amdnfs_passes.kernels.provider import KernelError, KernelTarget, Tiling, compile_kernel, has_triton
 from amdnfs_passes.kernels.triton_stages import KernelCode, KernelSource, run_stages
 from amdnfs_passes.kernels.write_heads_kernels import TableShape, VectorShape, WriteShape, build_write
-from amdnfs_passes.kvcache import dispatch_kv_write
-from amdnfs_passes.lower import dispatch_linear
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_targets.quantized_layout import QuantizedLayout
 from amdnfs_targets.registry import TARGETS
@@ -166,7 +163,7 @@ def check_fallback(module: Module, results: dict[str, PassResult], reason: str) 
 
 
 def lose_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (dispatch_kv_write, dispatch_paged_attention, dispatch_linear, plan):
+    for module in (kernel_pass, plan):
         monkeypatch.setattr(module, "has_triton", lambda: False)
 
 
