@@ -3,7 +3,7 @@
 torch    the program as it was imported              -> our ops recognised and lowered
 (torch-mlir's own conversions to linalg)
 flow     IREE has cut the layers into dispatches     -> layers folded into the entry points
-stream   IREE has planned copies and allocations     -> checked, not changed
+stream   IREE has planned copies and allocations     -> checked; memory of GPU programs is allocated once
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
 from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.dispatch_top_logits import DispatchTopLogitsPass
+from amdnfs_passes.lower.hoist_allocations import HoistAllocationsPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
@@ -90,8 +91,13 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
                 CancelPoolReshapesPass(),
             ),
         ),
-        Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(),)),
+        Phase(name=STREAM_PHASE, passes=(VerifyPoolInPlacePass(), *_hoists(target))),
     )
+
+
+def _hoists(target: Target) -> tuple[ModulePass, ...]:
+    """On processors an allocation costs nothing."""
+    return (HoistAllocationsPass(),) if target.kind in (TargetKind.HIP, TargetKind.CUDA) else ()
 
 
 def takes_kernels(target: Target) -> bool:

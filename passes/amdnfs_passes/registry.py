@@ -19,6 +19,7 @@ from amdnfs_passes.kvcache.lower_kv_gather import LowerKvGatherPass
 from amdnfs_passes.kvcache.lower_kv_write import LowerKvWritePass
 from amdnfs_passes.lower.dispatch_linear import DispatchLinearPass
 from amdnfs_passes.lower.dispatch_top_logits import DispatchTopLogitsPass
+from amdnfs_passes.lower.hoist_allocations import HoistAllocationsPass
 from amdnfs_passes.lower.lower_argmax import LowerArgmaxPass
 from amdnfs_passes.lower.lower_kernel_objects import LowerKernelObjectsPass
 from amdnfs_passes.lower.lower_linear import LowerLinearPass
@@ -35,6 +36,7 @@ PASSES: tuple[type[ModulePass], ...] = (
     # lower: our ops and linear layers become linalg, or kernels of our own
     DispatchLinearPass,
     DispatchTopLogitsPass,
+    HoistAllocationsPass,
     LowerArgmaxPass,
     LowerKernelObjectsPass,
     LowerLinearPass,
