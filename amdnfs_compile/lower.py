@@ -21,7 +21,7 @@ from pathlib import Path
 from amdnfs_passes.base import PassResult
 from amdnfs_passes.ir import Context, Location, Module, walk
 from amdnfs_runtime.errors import LoweringError
-from amdnfs_targets.target import Target
+from amdnfs_targets.target import Target, TargetKind
 
 from amdnfs_compile.kernel_facts import ASSEMBLY_FLAG, ProgramFacts, measure_program
 from amdnfs_compile.pipeline import FLOW_PHASE, STREAM_PHASE, run_phase
@@ -29,6 +29,9 @@ from amdnfs_compile.processes import CompilerProcesses
 
 COMMON_FLAGS = ("--iree-opt-level=O2", "--iree-vm-bytecode-module-strip-source-map=true")
 """Flags for every target."""
+
+_QUEUED_FLAGS = ("--iree-execution-model=async-external",)
+"""For GPUs: a call is put on a queue and returns; two fences, its last arguments, say when it begins and has ended."""
 
 _MAX_DIAGNOSTICS = 4
 _MAX_LINE = 200
@@ -86,7 +89,7 @@ def _lower_once(
     with tempfile.TemporaryDirectory(prefix="amdnfs-") as temporary:
         folder = work or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        flags = (*COMMON_FLAGS, *target.compile_flags, *extra_flags)
+        flags = (*_flags(target), *extra_flags)
         source = folder / "0-linalg.mlirbc"
         source.write_bytes(module_bytecode)
 
@@ -122,8 +125,13 @@ def compile_from_flow(flow: Path, target: Target, output_name: str) -> Path:
     Raises:
         LoweringError: If IREE fails.
     """
-    flags = (*COMMON_FLAGS, *target.compile_flags, "--compile-from=flow")
+    flags = (*_flags(target), "--compile-from=flow")
     return _iree(flow.parent, flow, output_name, target, flags, CompilerProcesses())
+
+
+def _flags(target: Target) -> tuple[str, ...]:
+    queued = _QUEUED_FLAGS if target.kind in (TargetKind.HIP, TargetKind.CUDA) else ()
+    return (*COMMON_FLAGS, *queued, *target.compile_flags)
 
 
 def _fresh(folder: Path) -> Path:

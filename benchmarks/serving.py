@@ -44,6 +44,8 @@ CASES = {
 class Instant:
     """A GPU that answers at once, with the same logits each time, and finds the largest as our programs do."""
 
+    is_queued = True
+
     def __init__(self) -> None:
         rng = np.random.default_rng(0)
         self.logits = rng.normal(scale=3, size=(RUNNING, VOCAB)).astype(np.float32)
@@ -52,6 +54,9 @@ class Instant:
         mass = np.log(np.exp(self.logits).sum(-1, keepdims=True))
         floats = np.concatenate([np.take_along_axis(self.logits, order, -1), mass], -1)
         self.top = np.concatenate([order.astype(np.int32), floats.view(np.int32)], -1)
+
+    def wait(self) -> None:
+        """Nothing is queued."""
 
     def make_pools(self, manifest: Manifest, num_pages: int) -> list[Any]:
         """Nothing."""

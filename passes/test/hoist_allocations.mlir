@@ -54,3 +54,23 @@ util.func public @decode(%arg0: !hal.buffer_view) -> !hal.buffer_view attributes
   %3 = stream.tensor.export on(#hal.device.affinity<@__device_0>) %2 : tensor<?xi8>{%n} in !stream.resource<external>{%n} -> !hal.buffer_view
   util.return %3 : !hal.buffer_view
 }
+
+// -----
+
+// What the allocations waited for, the work waits for.
+// CHECK-LABEL: util.func public @queued
+// CHECK:         %[[BEGIN:.+]] = stream.timepoint.import
+// CHECK:         stream.cmd.execute {{.*}}await(%[[BEGIN]])
+util.func public @queued(%arg0: !hal.fence, %arg1: !hal.fence) attributes {iree.abi.stub} {
+  %c0_i32 = arith.constant 0 : i32
+  %c0 = arith.constant 0 : index
+  %c64 = arith.constant 64 : index
+  %0 = stream.timepoint.import %arg0 : (!hal.fence) => !stream.timepoint
+  %result, %result_timepoint = stream.resource.alloca uninitialized await(%0) => !stream.resource<transient>{%c64} => !stream.timepoint
+  %1 = stream.cmd.execute await(%result_timepoint) => with(%result as %arg2: !stream.resource<transient>{%c64}) {
+    stream.cmd.fill %c0_i32, %arg2[%c0 for %c64] : i32 -> !stream.resource<transient>{%c64}
+  } => !stream.timepoint
+  %2 = stream.resource.dealloca await(%1) => %result : !stream.resource<transient>{%c64} => !stream.timepoint
+  stream.timepoint.chain_external %2 => (%arg1 : !hal.fence)
+  util.return
+}

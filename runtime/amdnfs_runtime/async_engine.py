@@ -2,7 +2,7 @@
 
     event loop                                engine's thread
     submit, cancel -> commands ------------>  obey, step, obey, step, ...
-    streams        <- call_soon_threadsafe -  outputs of a step
+    streams        <- call_soon_threadsafe -  outputs of the step before
 
 A cancelled request has its pages back before the next step. A device call that takes too long cannot be stopped: the
 requests that wait for it fail, new ones are refused, and health says so until the call returns.
@@ -21,7 +21,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from amdnfs_runtime.engine import Engine, Request
+from amdnfs_runtime.engine import Engine, News, Request
 from amdnfs_runtime.errors import AmdnfsError, EngineError
 from amdnfs_runtime.health import EngineStats
 from amdnfs_runtime.request import GenerationResult, Output, SamplingParams
@@ -125,6 +125,8 @@ class AsyncEngine:
         self._streams: dict[str, RequestStream] = {}
         self._commands: deque[Request | str] = deque()
         self._wake = threading.Condition()
+        self._news: list[News] = []
+        self._is_loop_closed = False
         self._is_open = False
         self._must_end = False
         self._stuck_reason: str | None = None
@@ -292,15 +294,25 @@ class AsyncEngine:
                     return
                 commands = list(self._commands)
                 self._commands.clear()
-            outputs = [output for command in commands for output in self._obey(command)]
+            if any(isinstance(command, str) for command in commands):
+                self._publish_news()  # before the last words of what is cancelled
+            self._publish([output for command in commands for output in self._obey(command)])
             try:
-                outputs += self.engine.step()
+                self._news = self.engine.advance(self._publish_news)
             except Exception as error:  # a bug of ours must not leave clients waiting
                 failure = EngineError(f"internal error of the engine: {error!r}; please report it")
                 failure.__cause__ = error
-                outputs += self.engine.fail_all(failure)
-            if outputs and not self._publish(outputs):
+                self._publish_news()
+                self._publish(self.engine.fail_all(failure))
+            if not self.engine.has_work:
+                self._publish_news()
+            if self._is_loop_closed:
                 return
+
+    def _publish_news(self) -> None:
+        """Tells what the last step brought: while the device computes the next one, where that is possible."""
+        news, self._news = self._news, []
+        self._publish(self.engine.tell(news))
 
     def _obey(self, command: Request | str) -> list[Output]:
         if isinstance(command, str):
@@ -308,10 +320,10 @@ class AsyncEngine:
         self.engine.start(command)
         return []
 
-    def _publish(self, outputs: list[Output]) -> bool:
+    def _publish(self, outputs: list[Output]) -> None:
         assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(self._deliver, outputs)
-        except RuntimeError:  # the loop was closed without `close`
-            return False
-        return True
+        if outputs and not self._is_loop_closed:
+            try:
+                self._loop.call_soon_threadsafe(self._deliver, outputs)
+            except RuntimeError:  # the loop was closed without `close`
+                self._is_loop_closed = True

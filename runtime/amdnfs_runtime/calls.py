@@ -23,6 +23,13 @@ Arguments = tuple[IntArray, IntArray, IntArray, TableArray]
 class DeviceProgram(Protocol):
     """What an engine needs of a device: `device.Program`, or a stand-in for tests and simulations."""
 
+    @property
+    def is_queued(self) -> bool:
+        """Whether `call` returns before the device has done it."""
+
+    def wait(self) -> None:
+        """See `device.Program.wait`."""
+
     def make_pools(self, manifest: Manifest, num_pages: int, /) -> list[Any]:
         """See `device.Program.make_pools`."""
 

@@ -25,6 +25,8 @@ HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
 
 _DRIVERS = {"hip": "hip", "cuda": "cuda", "vulkan": "vulkan", "cpu": "local-task"}
 _ORDER = ("hip", "cuda", "vulkan", "cpu")
+_QUEUED_MODEL = "coarse-fences"
+"""What IREE's reflection says of functions whose last arguments are the fences to wait for and to signal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,9 +150,13 @@ class Program:
             missing = [name for name, function in found.items() if function is None]
             if missing:
                 raise ValueError(f"it has no function {missing[0]}; compile the bundle again")
-            self._functions: Mapping[str, Callable[..., Any]] = {
+            self._functions = found
+            self._invokers: Mapping[str, Callable[..., Any]] = {
                 name: rt.FunctionInvoker(self._context, self._device, function) for name, function in found.items()
             }
+            models = {function.reflection.get("iree.abi.model") for function in found.values()}
+            self.is_queued = models == {_QUEUED_MODEL}
+            """Whether `call` returns before the device has done it."""
             self._num_top = {
                 name: int(function.reflection.get(TOP_LOGITS_KEY, "0")) for name, function in found.items()
             }
@@ -200,20 +206,45 @@ class Program:
 
         Returns:
             Greedy tokens `[batch]` int64, or a `PackedTop` from a program that finds more than the largest logit, and
-            logits `[batch, vocab]` f32, both still on the device, and the pools.
+            logits `[batch, vocab]` f32, both still on the device and good until the next call, and the pools. If the
+            program `is_queued` it may still be at work: what is read next waits for it.
 
         Raises:
             ArtifactError: If the device fails, or the program wants other arguments than the manifest says.
         """
+        inputs = [tokens, start, num_valid, table]
         try:
-            inputs = [tokens, start, num_valid, table]
-            if self._transfers is not None:
-                inputs = self._transfers.upload(inputs)
-            greedy, logits, *new_pools = self._functions[name](*inputs, *pools)
+            if self._transfers is None:
+                greedy, logits, *new_pools = self._invokers[name](*inputs, *pools)
+            else:
+                greedy, logits, *new_pools = self._call_device(self._transfers, name, inputs, pools)
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"the program for {self.target_name} failed in {name}: {error}") from error
         count = self._num_top[name]
         return PackedTop(greedy, count, logits.shape[-1]) if count else greedy, logits, new_pools
+
+    def _call_device(
+        self, transfers: Transfers, name: str, inputs: Sequence[np.ndarray], pools: Sequence[Any]
+    ) -> list[Any]:
+        views = transfers.upload(inputs)
+        if not self.is_queued:
+            transfers.wait()
+            return list(self._invokers[name](*(rt.DeviceArray(self._device, view) for view in views), *pools))
+        views += [pool._buffer_view for pool in pools]
+        results = transfers.call(self._context, self._functions[name], views)
+        return [rt.DeviceArray(self._device, view) for view in results]
+
+    def wait(self) -> None:
+        """Waits for the last call, whose results nobody reads.
+
+        Raises:
+            ArtifactError: If the device fails.
+        """
+        try:
+            if self._transfers is not None:
+                self._transfers.wait()
+        except RuntimeError as error:
+            raise ArtifactError(f"the device of {self.target_name} failed: {error}") from error
 
     def read(self, array: Any) -> np.ndarray:
         """Copies a result to the host; waits for it. Of a `PackedTop` the greedy tokens.

@@ -31,6 +31,8 @@ from amdnfs_runtime.speculation import Guesser, GuessSource, NgramSource
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
 from amdnfs_runtime.top_logits import TopLogits
 
+News = Generation | Output
+"""A sample that went on, or what is to be told."""
 MOST_CHECKED_ON_CPU = 32
 """Tokens of a call that checks guesses on a processor. Larger ones are bound by computing, not by reading the weights,
 and take more time than right guesses save: twice that of a decode call where 8 requests check 4 guesses each."""
@@ -108,6 +110,7 @@ class Engine:
         self._pools = program.make_pools(manifest, num_pages)
         self._requests: dict[str, Request] = {}
         self._generations: dict[Job, Generation] = {}
+        self._meanwhile: Callable[[], None] | None = None
 
     @property
     def pool(self) -> PagePool:
@@ -224,23 +227,48 @@ class Engine:
             What is new, request by request; nothing if there is no work. A request whose device call failed ends with
             an output that has the error. All others go on.
         """
+        return self.tell(self.advance())
+
+    def advance(self, meanwhile: Callable[[], None] | None = None) -> list[News]:
+        """Runs one step without making text.
+
+        Args:
+            meanwhile: Called once in the step: while the device is at work, if its program is queued, else before.
+
+        Returns:
+            What `tell` makes outputs of. That must be done before the samples go on: in the next step's `meanwhile` at
+            the latest, and before a `cancel`.
+        """
         began_s = self._clock()
-        outputs: list[Output] = []
+        self._meanwhile = meanwhile
+        news: list[News] = []
         for call in self._scheduler.plan():
             if call.jobs[0].state is JobState.DONE:  # an earlier piece of this prompt failed
                 continue
             try:
                 results = self._call(call)
             except AmdnfsError as error:
-                outputs += self._device_failed(call, error)
+                self._do_meanwhile()
+                news += self._device_failed(call, error)
                 continue
             self.health.call_worked()
             self._scheduler.complete(call)
             if results is not None:
-                outputs += self._take(call, *results)
+                news += self._take(call, *results)
+        self._do_meanwhile()
         self.counters.num_steps += 1
         self.counters.step_s += self._clock() - began_s
-        return outputs
+        return news
+
+    @staticmethod
+    def tell(news: Sequence[News]) -> list[Output]:
+        """The outputs of a step."""
+        return [item if isinstance(item, Output) else item.take_output() for item in news]
+
+    def _do_meanwhile(self) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
 
     def fail_all(self, error: AmdnfsError) -> list[Output]:
         """Ends all requests with an error and frees their pages; for whoever runs the engine and caught a bug."""
@@ -285,8 +313,12 @@ class Engine:
         began_s = self._clock()
         self.health.call_began_s = began_s
         try:
+            if not self._program.is_queued:
+                self._do_meanwhile()
             greedy, logits, self._pools = self._program.call(self._names.name(call), *arguments, self._pools)
+            self._do_meanwhile()
             if isinstance(call, PrefillCall) and not call.is_last:
+                self._program.wait()
                 return None
             for job in call.jobs:
                 self._generations[job].look_ahead()
@@ -310,10 +342,10 @@ class Engine:
             return generation.may_need_logits
         return generation.needs_logits(choice) and (top is None or not generation.choose_from_top(top))
 
-    def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[Output]:
+    def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[News]:
         """Gives each request of a call its next token, or several if guesses were right."""
         now = self._clock()
-        outputs = []
+        news: list[News] = []
         choices = greedy.reshape(len(greedy), -1).tolist()
         for row, job in enumerate(call.jobs):
             generation = self._generations[job]
@@ -324,7 +356,7 @@ class Engine:
             except AmdnfsError as error:
                 if isinstance(error, ArtifactError):  # others are the request's own fault
                     self.health.call_failed(str(error))
-                outputs += self._fail(job, error)
+                news += self._fail(job, error)
                 continue
             job.tokens.extend(generation.token_ids[-num_taken:])
             if len(generation.token_ids) == num_taken:
@@ -341,8 +373,8 @@ class Engine:
                 self.counters.num_finished += 1
             elif num_taken > 1:
                 self._scheduler.advance(job, num_taken - 1)
-            outputs.append(generation.take_output())
-        return outputs
+            news.append(generation)
+        return news
 
     def _device_failed(self, call: Call, error: AmdnfsError) -> list[Output]:
         """Ends the requests of a call; what the device holds is not trusted any more."""

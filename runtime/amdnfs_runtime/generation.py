@@ -67,6 +67,8 @@ class Generation:
         self._chosen: tuple[int, TokenLogprob | None] | None = None
         self._logprobs: list[TokenLogprob] = []
         self._text: list[str] = []
+        self._untold: list[int] = []
+        self._is_whole = False
         self._num_text_taken = 0
         self._num_tokens_taken = 0
 
@@ -204,6 +206,7 @@ class Generation:
 
     def take_text(self) -> str:
         """Text that has become certain since the last call."""
+        self._make_text()
         piece = "".join(self._text[self._num_text_taken :])
         self._num_text_taken = len(self._text)
         return piece
@@ -228,6 +231,7 @@ class Generation:
     def result(self) -> GenerationResult:
         """The finished generation."""
         assert self.finish_reason is not None
+        self._make_text()
         started_s = self.last_token_s if self.started_s is None else self.started_s
         return GenerationResult(
             prompt_token_ids=tuple(self.prompt_token_ids),
@@ -266,13 +270,10 @@ class Generation:
         if token in self._ends or token in self._stop_ids:
             self._finish(FinishReason.EOS if token in self._ends else FinishReason.STOP)
             return
-        if self._detokenizer is not None:
-            text, is_stop = self._stops.push(self._detokenizer.push(token), counts=self._stops_count)
-            self._text.append(text)
-            if is_stop:
-                self.finish_reason = FinishReason.STOP
-                return
-        if self._constraint is not None and self._constraint.is_complete:
+        self._untold.append(token)
+        if self.params.stop and self._make_text():
+            self.finish_reason = FinishReason.STOP
+        elif self._constraint is not None and self._constraint.is_complete:
             self._finish(FinishReason.STOP)
         elif len(self.token_ids) >= self.params.max_tokens:
             self._finish(FinishReason.LENGTH)
@@ -280,12 +281,27 @@ class Generation:
             self._finish(FinishReason.CONTEXT)
 
     def _finish(self, reason: FinishReason) -> None:
-        """Ends the generation and lets out held-back text, unless that holds a stop string."""
+        """Ends the generation; its text, too, if a stop string may be in what is held back of it."""
+        self._is_whole = True
+        self.finish_reason = FinishReason.STOP if self.params.stop and self._make_text() else reason
+
+    def _make_text(self) -> bool:
+        """Makes the text of new tokens, and lets out what is held back if they are the last; whether a stop was hit.
+
+        Without stop strings nobody needs to know before the text is taken.
+        """
+        if self._detokenizer is None:
+            return False
         is_stop = False
-        if self._detokenizer is not None:
+        for token in self._untold:
+            text, is_stop = self._stops.push(self._detokenizer.push(token), counts=self._stops_count)
+            self._text.append(text)
+        self._untold.clear()
+        if self._is_whole:
+            self._is_whole = False
             text, is_stop = self._stops.push(self._detokenizer.flush(), counts=self._stops_count)
             self._text.append(text)
             if not is_stop:
                 rest, is_stop = self._stops.flush()
                 self._text.append(rest)
-        self.finish_reason = FinishReason.STOP if is_stop else reason
+        return is_stop

@@ -152,10 +152,15 @@ class Clock:
 class SimulatedProgram:
     """Has the interface of `device.Program`; moves a clock instead of computing."""
 
+    is_queued = False
+
     def __init__(self, cost: CostModel, clock: Clock) -> None:
         """Remembers how long calls take."""
         self._cost = cost
         self._clock = clock
+
+    def wait(self) -> None:
+        """All is done already."""
 
     def make_pools(self, manifest: Manifest, num_pages: int) -> list[Any]:
         """There is nothing to hold."""

@@ -19,6 +19,7 @@ from amdnfs_runtime.bundle import Manifest
 from amdnfs_runtime.calls import Arguments
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE, cache_dtype
 from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.transfers import Transfers
 
 Tensors = Mapping[str, Sequence[npt.NDArray[Any]]]
 """Traced tensors by the key of their trace."""
@@ -45,17 +46,16 @@ class TracedSteps:
             sink = rt.HalModuleDebugSink(self._keep)
             hal = rt.create_hal_module(instance, device, debug_sink=sink)
             weights = rt.create_io_parameters_module(instance, index.create_provider(scope="model"))
-            context = rt.VmContext(instance, [hal, weights, module])
+            self._context = rt.VmContext(instance, [hal, weights, module])
             points = manifest.targets[target].entry_points
-            self._functions = {
-                item.name: rt.FunctionInvoker(context, device, module.lookup_function(item.name)) for item in points
-            }
+            self._functions = {item.name: module.lookup_function(item.name) for item in points}
         except (RuntimeError, ValueError, OSError) as error:
             raise ArtifactError(f"the device refuses the program with traces for {target}: {error}") from error
+        self._device, self._transfers = device, Transfers(device)
         shape = (num_pages, 2, manifest.page_tokens)
         dtype = cache_dtype(manifest.cache_dtype)
         self._pools: list[Any] = [
-            rt.asdevicearray(device, np.zeros((*shape, layer.kv_heads, layer.head_dim), dtype))
+            rt.asdevicearray(device, np.zeros((*shape, layer.kv_heads, layer.head_dim), dtype))._buffer_view
             for layer in manifest.layers
         ]
 
@@ -70,10 +70,14 @@ class TracedSteps:
         """
         self.tensors = {}
         try:
-            greedy, logits, *self._pools = self._functions[name](*arguments, *self._pools)
-            return greedy.to_host().copy(), logits.to_host().copy()
+            views = [*self._transfers.upload(arguments), *self._pools]
+            greedy, logits, *self._pools = self._transfers.call(self._context, self._functions[name], views)
+            return self._read(greedy), self._read(logits)
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"the program with traces failed in {name}: {error}") from error
+
+    def _read(self, view: Any) -> npt.NDArray[Any]:
+        return self._transfers.download(rt.DeviceArray(self._device, view))
 
 
 def _array(view: Any) -> npt.NDArray[Any]:

@@ -129,14 +129,18 @@ def _use_global(op: Operation, lifetime: str) -> None:
             results=[Type.parse(lifetime)],
             attributes={"global": Attribute.parse(f"@{_LIFETIMES[lifetime]}")},
         )
-        now = Operation.create("stream.timepoint.immediate", results=[Type.parse(_TIMEPOINT)])
+        # What the allocation waited for, those wait for that waited for the allocation.
+        if len(op.operands) > 1:
+            begin = op.operands[1]
+        else:
+            begin = Operation.create("stream.timepoint.immediate", results=[Type.parse(_TIMEPOINT)]).result
     for use in list(memory.uses):
         if use.owner.operation.name == "stream.resource.dealloca":
             free = use.owner.operation
-            free.results[0].replace_all_uses_with(free.operands[2] if len(free.operands) > 2 else now.result)
+            free.results[0].replace_all_uses_with(free.operands[2] if len(free.operands) > 2 else begin)
             free.erase()
     memory.replace_all_uses_with(load.result)
-    ready.replace_all_uses_with(now.result)
+    ready.replace_all_uses_with(begin)
     op.erase()
 
 

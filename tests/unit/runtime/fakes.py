@@ -72,6 +72,8 @@ class PagedProgram:
     gives the largest logits of each row as programs for GPUs do.
     """
 
+    is_queued = False
+
     def __init__(
         self, fail_at: Callable[[int], bool] = lambda number: False, salt: Sequence[int] = (), num_top: int = 0
     ) -> None:
@@ -82,6 +84,9 @@ class PagedProgram:
         self.num_tokens = 0
         self.num_rows_read = 0
         self.names: list[str] = []
+
+    def wait(self) -> None:
+        pass
 
     def make_pools(self, manifest: Manifest, num_pages: int) -> list[Any]:
         self.manifest = manifest

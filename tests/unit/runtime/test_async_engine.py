@@ -23,6 +23,13 @@ ENDLESS = SamplingParams(max_tokens=4000, ignore_eos=True)
 SEEDED = SamplingParams(temperature=1.3, seed=5, max_tokens=12, ignore_eos=True, n=2)
 
 
+@pytest.fixture(autouse=True, params=[False, True], ids=["", "queued"])
+def is_queued(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether calls return before the device has done them."""
+    monkeypatch.setattr(PagedProgram, "is_queued", request.param)
+    return bool(request.param)
+
+
 def served(body: Callable[[AsyncEngine], Awaitable[None]], program: PagedProgram | None = None, **config: Any) -> None:
     """Runs a test with an engine; afterwards all pages must be back and the thread gone."""
     manifest = make_manifest(context=5000, decode=(1, 8))
@@ -72,6 +79,48 @@ def test_outputs_come_while_the_request_runs() -> None:
         assert [output.is_last for output in outputs] == [False] * 11 + [True]
 
     served(body)
+
+
+def test_a_step_is_told_while_the_device_computes_the_next(is_queued: bool) -> None:
+    """At the latest: a program whose calls wait for the device tells it before."""
+    order: list[str] = []
+
+    class Told(PagedProgram):
+        def call(self, *arguments: Any) -> Any:
+            order.append("call")
+            return super().call(*arguments)
+
+        def read(self, array: Any) -> np.ndarray:
+            order.append("read")
+            return super().read(array)
+
+    engine = make_engine(40, Told())
+    engine.start(engine.prepare([1, 2], SamplingParams(max_tokens=3, ignore_eos=True)))
+    news = engine.advance()
+    assert order == ["call", "read"]
+
+    def meanwhile() -> None:
+        (output,) = engine.tell(news)
+        order.append(f"told {len(output.token_ids)}")
+
+    order.clear()
+    assert engine.advance(meanwhile)
+    assert order == (["call", "told 1", "read"] if is_queued else ["told 1", "call", "read"])
+
+
+def test_a_call_that_fails_takes_nothing_back(is_queued: bool) -> None:
+    """The token before is told before the failure, and once."""
+
+    async def body(serving: AsyncEngine) -> None:
+        stream = serving.submit([1, 2, 3], LONG)
+        tokens: list[int] = []
+        with pytest.raises(ArtifactError, match="device lost in call 4"):
+            async for output in stream:
+                assert output.result is None
+                tokens += output.token_ids
+        assert tokens == alone([1, 2, 3], LONG)[:4]
+
+    served(body, PagedProgram(fail_at=lambda number: number == 4))
 
 
 def test_readers_that_leave_free_their_pages() -> None:

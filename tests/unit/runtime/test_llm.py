@@ -304,7 +304,7 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
 ) -> None:
     left = num_calls
     names = {"prefill_16": "_x", "decode_1": "_x", "decode_4": "_x"}
-    functions = dict(llm.engine._program._functions)
+    functions = dict(llm.engine._program._invokers)
 
     def limited(name: str) -> Any:
         def call(*arguments: Any) -> Any:
@@ -316,7 +316,7 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
 
         return call
 
-    monkeypatch.setattr(llm.engine._program, "_functions", {name: limited(name) for name in names})
+    monkeypatch.setattr(llm.engine._program, "_invokers", {name: limited(name) for name in names})
     expected = ArtifactError if kind is RuntimeError else KeyboardInterrupt
     with pytest.raises(expected):
         llm.generate(PROMPTS, max_tokens=12, ignore_eos=True)
@@ -329,7 +329,7 @@ def test_a_failure_in_the_middle_gives_all_pages_back(
 def test_it_works_again_after_a_failure(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = greedy(llm, "Hello").token_ids
     with monkeypatch.context() as patch:
-        patch.setattr(llm.engine._program, "_functions", {})
+        patch.setattr(llm.engine._program, "_invokers", {})
         with pytest.raises(KeyError):
             greedy(llm, "Hello")
     assert greedy(llm, "Hello").token_ids == expected
