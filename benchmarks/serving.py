@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from amdnfs_runtime.bundle import EntryPoint, LayerCacheEntry, Manifest, ModelEntry, TargetEntry
 from amdnfs_runtime.config import EngineConfig
-from amdnfs_runtime.engine import Engine
+from amdnfs_runtime.engine import Engine, News
 from amdnfs_runtime.llm import load_engine
 from amdnfs_runtime.request import SamplingParams
 from amdnfs_runtime.top_logits import PackedTop
@@ -100,36 +102,63 @@ def fake_manifest() -> Manifest:
     )
 
 
-def host_seconds(engine: Engine, params: SamplingParams, num_prompt: int, num_steps: int = 100) -> tuple[float, float]:
-    """Seconds of a step on the host and on the device, mean over the decode steps of 32 requests."""
+@dataclass
+class Step:
+    """Seconds of a decode step of 32 requests, mean."""
+
+    between: float
+    """The host's, while the device has nothing to do."""
+    beside: float
+    """The host's, while the device computes: making text and outputs of the step before."""
+    device: float
+    """From the call to its tokens; what is done beside it included."""
+
+
+def measure(engine: Engine, params: SamplingParams, num_prompt: int, num_steps: int = 100) -> Step:
+    """Runs the engine as `AsyncEngine` does."""
     rng = np.random.default_rng(1)
     for _ in range(RUNNING):
         engine.start(engine.prepare(rng.integers(3, 500, num_prompt).tolist(), params))
     while engine.stats().num_waiting or engine.stats().totals.num_decode_calls == 0:
         engine.step()
+    news: list[News] = []
+    beside = 0.0
+
+    def tell() -> None:
+        nonlocal beside
+        began_s = time.perf_counter()
+        engine.tell(news)
+        beside += time.perf_counter() - began_s
+
     before = engine.stats().totals
+    began_s = time.perf_counter()
     for _ in range(num_steps):
-        engine.step()
-    after = engine.stats().totals
-    device = (after.device_s - before.device_s) / num_steps
-    host = (after.step_s - before.step_s) / num_steps - device
+        news = engine.advance(tell)
+    wall = time.perf_counter() - began_s
+    device = engine.stats().totals.device_s - before.device_s
     for request_id in engine.request_ids:
         engine.cancel(request_id)
-    return host, device
+    return Step(between=(wall - device) / num_steps, beside=beside / num_steps, device=device / num_steps)
 
 
 def without_bundle() -> None:
     """Prints what the host takes, and its share of steps of a 1.1B model."""
     products = ("mi300x", "rx7900xtx", "strix-halo")
     floors = {name: WEIGHT_BYTES / get_product(name).memory_bytes_per_s for name in products}
-    print("| 32 requests | host, ms a step | " + " | ".join(f"of {name}'s floor" for name in products) + " |")
-    print("|---|---|" + "---|" * len(products))
+    shares = " | ".join(f"share of {name}'s floor" for name in products)
+    print(f"| 32 requests | host between calls, ms a step | beside them, ms | choosing, ms | {shares} |")
+    print("|---|---|---|---|" + "---|" * len(products))
     tokenizer = Tokenizer.from_file(str(TOKENIZER))
     for name, params in CASES.items():
         engine = Engine(Instant(), fake_manifest(), "cpu", tokenizer, 4000, EngineConfig())
-        host, _ = host_seconds(engine, params, 200)
+        step = measure(engine, params, 200)
+        choosing = step.device - step.beside
+        host = step.between + choosing
         shares = " | ".join(f"{host / (host + floor):.0%} of {floor * 1e3:.2f} ms" for floor in floors.values())
-        print(f"| {name} | {host * 1e3:.2f} | {shares} |", flush=True)
+        print(
+            f"| {name} | {step.between * 1e3:.2f} | {step.beside * 1e3:.2f} | {choosing * 1e3:.2f} | {shares} |",
+            flush=True,
+        )
 
 
 def compiled(name: str, folder: Path) -> Path:
@@ -144,11 +173,16 @@ def compiled(name: str, folder: Path) -> Path:
 
 def with_bundle(path: Path, num_steps: int = 100) -> None:
     """Prints host and device side by side."""
-    print("| 32 requests | host, ms a step | device, ms a step | host's share |\n|---|---|---|---|")
+    print("| 32 requests | host between calls, ms a step | beside them, ms | device, ms a step | host's share |")
+    print("|---|---|---|---|---|")
     engine = load_engine(path, config=EngineConfig(max_running=RUNNING, kv_pages=400))
     for name, params in CASES.items():
-        host, device = host_seconds(engine, params, 16, num_steps)
-        print(f"| {name} | {host * 1e3:.2f} | {device * 1e3:.2f} | {host / (host + device):.1%} |", flush=True)
+        step = measure(engine, params, 16, num_steps)
+        share = step.between / (step.between + step.device)
+        print(
+            f"| {name} | {step.between * 1e3:.2f} | {step.beside * 1e3:.2f} | {step.device * 1e3:.2f} | {share:.1%} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

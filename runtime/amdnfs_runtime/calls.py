@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,7 +52,11 @@ class DeviceProgram(Protocol):
         """See `device.Program.read_rows`."""
 
 
-def read_choices(program: DeviceProgram, greedy: Any) -> tuple[npt.NDArray[np.int64], Sequence[TopLogits] | None]:
+TopOfRow = Callable[[int], TopLogits]
+"""The largest logits of a row."""
+
+
+def read_choices(program: DeviceProgram, greedy: Any) -> tuple[npt.NDArray[np.int64], TopOfRow | None]:
     """The first result of a call: the greedy tokens, and the largest logits of each row where the program finds them.
 
     Raises:
@@ -61,7 +65,7 @@ def read_choices(program: DeviceProgram, greedy: Any) -> tuple[npt.NDArray[np.in
     if not isinstance(greedy, PackedTop):
         return program.read(greedy), None
     packed = program.read(greedy.array)
-    return greedy_tokens(packed), greedy.unpack(packed)
+    return greedy_tokens(packed), lambda row: greedy.unpack(packed[row])
 
 
 class ProgramNames:

@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from amdnfs_runtime.bundle import Manifest
-from amdnfs_runtime.calls import DeviceProgram, ProgramNames, arguments_of, read_choices
+from amdnfs_runtime.calls import DeviceProgram, ProgramNames, TopOfRow, arguments_of, read_choices
 from amdnfs_runtime.config import EngineConfig
 from amdnfs_runtime.drafts import Draft, DraftSource
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
@@ -29,7 +29,6 @@ from amdnfs_runtime.request import Output, SamplingParams
 from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler, VerifyCall
 from amdnfs_runtime.speculation import Guesser, GuessSource, NgramSource
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
-from amdnfs_runtime.top_logits import TopLogits
 
 News = Generation | Output
 """A sample that went on, or what is to be told."""
@@ -320,13 +319,13 @@ class Engine:
             if isinstance(call, PrefillCall) and not call.is_last:
                 self._program.wait()
                 return None
-            for job in call.jobs:
-                self._generations[job].look_ahead()
+            choosing = [(row, self._generations[job]) for row, job in enumerate(call.jobs)]
+            choosing = [(row, generation) for row, generation in choosing if not generation.takes_greedy]
+            for _, generation in choosing:
+                generation.look_ahead()
             greedy, top = read_choices(self._program, greedy)
             wanted = [
-                row
-                for row, (job, choice) in enumerate(zip(call.jobs, greedy.tolist(), strict=False))
-                if self._wants_logits(self._generations[job], choice, None if top is None else top[row])
+                row for row, generation in choosing if self._wants_logits(generation, greedy[row].tolist(), row, top)
             ]
             self.counters.num_rows_read += len(wanted)
             rows = dict(zip(wanted, self._program.read_rows(logits, wanted), strict=True)) if wanted else {}
@@ -336,11 +335,11 @@ class Engine:
             self.counters.count_call(call, self._clock() - began_s)
 
     @staticmethod
-    def _wants_logits(generation: Generation, choice: int | list[int], top: TopLogits | None) -> bool:
+    def _wants_logits(generation: Generation, choice: int | list[int], row: int, top: TopOfRow | None) -> bool:
         """Whether the logits of a row must be read; of guesses this must be known beforehand."""
         if not isinstance(choice, int):
             return generation.may_need_logits
-        return generation.needs_logits(choice) and (top is None or not generation.choose_from_top(top))
+        return generation.needs_logits(choice) and (top is None or not generation.choose_from_top(top(row)))
 
     def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[News]:
         """Gives each request of a call its next token, or several if guesses were right."""

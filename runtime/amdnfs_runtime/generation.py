@@ -62,6 +62,8 @@ class Generation:
         # Any choice of the device will do, at any time: what most greedy requests are.
         self._is_free = constraint is None and not (params.min_tokens and self._ends | self._stop_ids)
         self._sampler = Sampler(params, self.prompt_token_ids, index)
+        self.takes_greedy = self._is_free and not self._sampler.needs_logits
+        """Whether every next token is the device's own choice."""
         self._detokenizer = None if tokenizer is None else Detokenizer(tokenizer)
         self._stops = StopMatcher(tuple(params.stop))
         self._chosen: tuple[int, TokenLogprob | None] | None = None
@@ -117,7 +119,7 @@ class Generation:
     @property
     def may_need_logits(self) -> bool:
         """Whether any of the next tokens may be chosen on the host."""
-        return self._sampler.needs_logits or not self._is_free
+        return not self.takes_greedy
 
     def look_ahead(self) -> None:
         """Works on the next choice while the device computes; it would be done later otherwise."""
@@ -156,7 +158,9 @@ class Generation:
             UsageError: If the structure cannot go on.
         """
         token, logprob = greedy, None
-        if self._chosen is not None:
+        if self.takes_greedy:
+            pass
+        elif self._chosen is not None:
             (token, logprob), self._chosen = self._chosen, None
         elif self.needs_logits(greedy):
             assert logits is not None

@@ -83,11 +83,10 @@ class PackedTop:
     vocab: int
     """Logits of a row."""
 
-    def unpack(self, packed: npt.NDArray[np.int32]) -> list[TopLogits]:
-        """The rows of what was read of `array`."""
-        ids = packed[:, : self.count].astype(np.int64)
-        floats = np.ascontiguousarray(packed[:, self.count :]).view(np.float32)
-        return [TopLogits(ids[row], floats[row, :-1], float(floats[row, -1]), self.vocab) for row in range(len(packed))]
+    def unpack(self, row: npt.NDArray[np.int32]) -> TopLogits:
+        """One row of what was read of `array`."""
+        floats = row[self.count :].view(np.float32)
+        return TopLogits(row[: self.count].astype(np.int64), floats[:-1], float(floats[-1]), self.vocab)
 
 
 def greedy_tokens(packed: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

@@ -139,7 +139,7 @@ def test_the_rest_weighs_what_is_said(rng: np.random.Generator) -> None:
 def test_what_a_program_packed_is_unpacked() -> None:
     packed = np.array([[7, 3, 0, 0, 0], [2, 9, 0, 0, 0]], np.int32)
     packed[:, 2:] = np.array([[1.5, -2.0, 1.6], [np.nan, 4.0, np.nan]], np.float32).view(np.int32)
-    first, second = PackedTop(None, 2, 10).unpack(packed)
+    first, second = (PackedTop(None, 2, 10).unpack(row) for row in packed)
     assert (first.ids.tolist(), first.logits.tolist(), first.vocab) == ([7, 3], [1.5, -2.0], 10)
     assert first.log_mass == pytest.approx(1.6)
     assert second.ids.tolist() == [2, 9]
