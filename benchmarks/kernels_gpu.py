@@ -21,6 +21,8 @@ SOURCES = Path(__file__).parents[1] / "passes/amdnfs_passes/kernels/sources"
 LOG2E = 1.4426950408889634
 LARGEST = {"int8": 127.0, "fp8": 448.0}
 """What the largest element of a rounded row becomes."""
+MOST_ROUNDED_IN_TILES = 64
+"""More rows are rounded by a kernel of their own; its time is in the row."""
 FRESH_BYTES = 300_000_000
 """Weights or caches to rotate through: several times the L2 of an H200."""
 
@@ -180,11 +182,12 @@ def linear_case(
     rows: int, columns: tuple[int, ...], depth: int, gate: str, norm: bool, bits: int, group: int, rounds: str = ""
 ) -> str:
     """One row of the table: values and time of a linear kernel; `rounds` is what rows are rounded to, if anything."""
-    kernel = load("linear")
+    kernel, rounding = load("linear"), load("round_rows") if rounds and rows > MOST_ROUNDED_IN_TILES else None
     tiles = {16: (64, 128, 8, 4) if gate or sum(columns) > 9000 else (32, 128, 8, 4), 128: (128, 64, 8, 3)}
     tile_rows = 16 if rows <= 16 else 128
     tile_columns, depths, waves, stages = tiles[tile_rows]
     depths = min(depths, group) if group else depths
+    depths = 2 * depths if rounding is not None else depths
     stored = sum(columns) * depth * bits // 8
     num_sets = max(1, min(24, FRESH_BYTES // stored))
     x = torch.randn(rows, depth, device="cuda").half()
@@ -202,29 +205,33 @@ def linear_case(
     outs = [torch.full((rows, n), float("nan"), device="cuda", dtype=torch.half) for n in outputs]
     grid = (sum(-(-n // tile_columns) for n in outputs) * -(-rows // tile_rows),)
     sizes = (*columns, 0, 0)[:3]
+    norm_facts = {"DEPTH": depth, "EPS": 1e-6, "GAIN_OFFSET": 0.0, "LARGEST": LARGEST.get(rounds, 0.0)}
+    rounded = torch.empty(rows, depth, device="cuda", dtype=torch.float8_e4m3fn if rounds == "fp8" else torch.int8)
+    largest = torch.full((rows,), float("nan"), device="cuda")
 
     def run(i: int) -> None:
         weights, scales = sets[i]
+        if rounding is not None:
+            width = 1 << (depth - 1).bit_length()
+            rounding[(rows,)](x, gain, rounded, largest, **norm_facts, WIDTH=width, num_warps=8)
         kernel[grid](
-            x,
+            x if rounding is None else rounded,
+            None if rounding is None else largest,
             *weights,
             *scales,
             *(None,) * 3,
-            gain,
+            gain if rounding is None else None,
             *(None,) * 4,
             *(outs + [None] * (3 - len(outs))),
             rows,
             COLUMNS0=sizes[0],
             COLUMNS1=sizes[1],
             COLUMNS2=sizes[2],
-            DEPTH=depth,
+            **norm_facts,
             GATE=gate,
-            EPS=1e-6,
-            GAIN_OFFSET=0.0,
             BITS=bits,
             GROUPS=depth // group if group else 1,
             IS_TENSOR_SCALE=False,
-            LARGEST=LARGEST.get(rounds, 0.0),
             ROWS=tile_rows,
             COLUMNS=tile_columns,
             DEPTHS=depths,

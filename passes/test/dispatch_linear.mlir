@@ -356,3 +356,23 @@ func.func @fp8_times_fp8(%x: !x, %w: !w, %s: !s) -> !y {
   %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %w, %s, %none, %none, %layout) : (!x, !w, !s, !torch.none, !torch.none, !torch.str) -> !y
   return %0 : !y
 }
+
+// -----
+
+!x = !torch.vtensor<[96,64],f16>
+!w = !torch.vtensor<[32,64],si8>
+!s = !torch.vtensor<[32,1],f16>
+!y = !torch.vtensor<[96,32],f16>
+
+// More rows than few are rounded once, by a kernel before that of the layer.
+// CHECK-LABEL: func.func private @amdnfs.dispatch_linear.
+// CHECK:         %[[ROUNDED:.+]]:2 = flow.dispatch @amdnfs.round_rows.{{.*}} -> (tensor<96x64xi8>, tensor<96xf32>)
+// CHECK:         flow.dispatch @amdnfs.linear.{{[a-z0-9]+}}::{{.*}}(%[[ROUNDED]]#0, %[[ROUNDED]]#1, {{.*}} type = "i8"
+// CHECK-LABEL: func.func @many_rows
+// CHECK-NOT:     torch.operator
+func.func @many_rows(%x: !x, %w: !w, %s: !s) -> !y {
+  %none = torch.constant.none
+  %layout = torch.constant.str "i8-channel-rows-f16-a8"
+  %0 = torch.operator "torch.amdnfs.quantized_linear"(%x, %w, %s, %none, %none, %layout) : (!x, !w, !s, !torch.none, !torch.none, !torch.str) -> !y
+  return %0 : !y
+}

@@ -54,9 +54,14 @@ class LinearLayer:
         return self.op.results[0]
 
     @property
+    def stored(self) -> list[Value]:
+        """What holds the weight."""
+        return [value for value in (self.weight, self.scales, self.zeros) if value is not None]
+
+    @property
     def parameters(self) -> list[Value]:
         """What must be there before the layer, its input aside."""
-        return [value for value in (self.weight, self.scales, self.zeros, self.bias) if value is not None]
+        return [*self.stored, *([] if self.bias is None else [self.bias])]
 
     def is_like(self, other: LinearLayer) -> bool:
         """Whether one kernel can read both weights."""
@@ -108,6 +113,11 @@ class LinearGroup:
         return _static(self.x).element
 
     @property
+    def gain_place(self) -> int | None:
+        """Which of `operands` is the gain of the normalisation."""
+        return None if self.norm is None else 1 + sum(len(layer.stored) for layer in self.layers)
+
+    @property
     def operands(self) -> list[Value]:
         """What the kernel reads, in the order of its arguments."""
         layers = self.layers
@@ -123,7 +133,7 @@ def find_groups(module: Module, max_norm_rows: int) -> list[LinearGroup]:
 
     Args:
         module: The module; it is not changed.
-        max_norm_rows: A normalisation is taken into the kernel up to this many rows.
+        max_norm_rows: A normalisation is taken into the kernel up to this many rows, or if rows are rounded.
     """
     taken: set[Value] = set()
     groups = []
@@ -140,7 +150,8 @@ def find_groups(module: Module, max_norm_rows: int) -> list[LinearGroup]:
 def _find_group(layer: LinearLayer, max_norm_rows: int) -> LinearGroup:
     x, norm = layer.x, None
     rows = math.prod(_static(x).sizes[:-1])
-    if rows <= max_norm_rows and (norm := match_rms_norm(x)) is not None:
+    is_rounding = layer.layout is not None and layer.layout.largest_activation > 0
+    if (rows <= max_norm_rows or is_rounding) and (norm := match_rms_norm(x)) is not None:
         x = norm.x
     gated = _find_gate(layer)
     if gated is not None:

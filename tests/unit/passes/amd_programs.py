@@ -14,6 +14,7 @@ from amdnfs_passes.ir import parse_module
 from amdnfs_passes.kernels.provider import has_triton
 from amdnfs_passes.pipeline_text import parse_passes
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
+from amdnfs_runtime.transfers import Transfers
 from amdnfs_targets.registry import TARGETS
 from iree import runtime as rt
 
@@ -75,7 +76,7 @@ class EmulatedModule:
 
     def call(self, name: str, *inputs: Array) -> list[Array]:
         """Runs a function and gives all its results."""
-        function = rt.FunctionInvoker(self._context, self._device, self._module.lookup_function(name))
-        results = function(*inputs)
-        results = results if isinstance(results, (tuple, list)) else [results]
-        return [np.asarray(result.to_host()) for result in results]
+        transfers = Transfers(self._device)
+        views = [rt.asdevicearray(self._device, item)._buffer_view for item in inputs]
+        results = transfers.call(self._context, self._module.lookup_function(name), views)
+        return [transfers.download(rt.DeviceArray(self._device, view)) for view in results]

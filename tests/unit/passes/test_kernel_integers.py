@@ -1,4 +1,7 @@
-"""Linear layers in integers (w8a8) as AMD machine code: rows rounded to int8 in the kernel, sums in i32."""
+"""Linear layers in integers (w8a8) as AMD machine code: rows rounded to int8, sums in i32.
+
+Few rows are rounded by every tile of the layer's kernel, many by a kernel before it.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from tests.unit.passes.cpu_programs import Array, assert_within, function, vt
 pytestmark = [needs_emulator, pytest.mark.emulator]
 
 LAYOUT = QuantizedLayout.parse("i8-channel-rows-f16-a8")
-ROWS, DEPTH, COLUMNS = 20, 160, 40
+DEPTH, COLUMNS = 160, 40
 
 
-def layer(name: str, weight: int, bias: str, result: str) -> str:
-    x, w, s = vt((ROWS, DEPTH), "f16"), vt((COLUMNS, DEPTH), "si8"), vt((COLUMNS, 1), "f16")
+def layer(rows: int, name: str, weight: int, bias: str, result: str) -> str:
+    x, w, s = vt((rows, DEPTH), "f16"), vt((COLUMNS, DEPTH), "si8"), vt((COLUMNS, 1), "f16")
     b = "!torch.none" if bias == "%none" else vt((COLUMNS,), "f16")
     operands = f"%0, %{weight}, %{weight + 1}, %none, {bias}, %layout"
     return (
@@ -25,20 +28,20 @@ def layer(name: str, weight: int, bias: str, result: str) -> str:
     )
 
 
-def program() -> str:
+def program(rows: int) -> str:
     """A layer with a bias, and a gate with its partner."""
-    x, w, s, b = vt((ROWS, DEPTH), "f16"), vt((COLUMNS, DEPTH), "si8"), vt((COLUMNS, 1), "f16"), vt((COLUMNS,), "f16")
-    y = vt((ROWS, COLUMNS), "f16")
+    x, w, s, b = vt((rows, DEPTH), "f16"), vt((COLUMNS, DEPTH), "si8"), vt((COLUMNS, 1), "f16"), vt((COLUMNS,), "f16")
+    y = vt((rows, COLUMNS), "f16")
     start = f'%none = torch.constant.none\n%layout = torch.constant.str "{LAYOUT.spelling}"\n'
     gate = "\n".join(
         [
-            layer("gate", 1, "%none", y),
-            layer("up", 3, "%none", y),
+            layer(rows, "gate", 1, "%none", y),
+            layer(rows, "up", 3, "%none", y),
             f"%act = torch.aten.silu %gate : {y} -> {y}",
             f"%y0 = torch.aten.mul.Tensor %act, %up : {y}, {y} -> {y}",
         ]
     )
-    plain = function("plain", [x, w, s, b], [y], start + layer("y0", 1, "%3", y))
+    plain = function("plain", [x, w, s, b], [y], start + layer(rows, "y0", 1, "%3", y))
     return plain + function("gated", [x, w, s, w, s], [y], start + gate)
 
 
@@ -53,10 +56,11 @@ def multiply(x: Array, weight: Array, scales: Array) -> tuple[Array, Array]:
     return whole @ weight.T.astype(np.int64) * step, is_halfway @ np.abs(weight.T.astype(np.int64)) * step
 
 
+@pytest.mark.parametrize("rows", [20, 100])
 @pytest.mark.parametrize("target", ["gfx90a", "gfx1151"])
-def test_rows_are_rounded_and_sums_are_whole(rng: np.random.Generator, target: str) -> None:
-    module = EmulatedModule(program(), target, 4, ("dispatch-linear",))
-    x = rng.normal(size=(ROWS, DEPTH)).astype(np.float16)
+def test_rows_are_rounded_and_sums_are_whole(rng: np.random.Generator, target: str, rows: int) -> None:
+    module = EmulatedModule(program(rows), target, 4, ("dispatch-linear",))
+    x = rng.normal(size=(rows, DEPTH)).astype(np.float16)
     x[3] = 0  # its scale would be a division by zero
     weights = rng.integers(-127, 128, (2, COLUMNS, DEPTH)).astype(np.int8)
     scales = rng.uniform(1, 2, (2, COLUMNS, 1)).astype(np.float16) / np.float16(1024)

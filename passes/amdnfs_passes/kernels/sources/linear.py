@@ -1,6 +1,7 @@
 """Triton source: `y = epilogue(prologue(x) . w^T)` for up to three weights that share `x`.
 
     x        [rows, depth]          weights   [columns_i, depth], as they lie in a checkpoint
+    x_largest [rows] or None
     gain     [depth] or None      biases    [columns_i] or None
     residual [rows, columns_0] or None
     out_i    [rows, columns_i]
@@ -15,7 +16,7 @@ type of x, and reads more of a row at once. Their layout is `QuantizedLayout`'s:
 With `LARGEST`, rows of x are rounded to the type of the weights, with a scale of their own that makes their largest
 element this number, and the matrix units multiply the two as they are: int8 in whole numbers, fp8 with sums in f32.
 Every program finds the largest element of its own rows first. Nothing leaves the range of fp8: what is rounded up
-above `LARGEST` before the conversion is cut off.
+above `LARGEST` before the conversion is cut off. With `x_largest` the rows are rounded already (`round_rows`).
 
 One program is one tile of `ROWS` rows and `COLUMNS` columns of one weight; sums are in f32.
 
@@ -60,6 +61,7 @@ def widen(data, element: tl.constexpr, BITS: tl.constexpr):
 @triton.jit
 def linear(
     x,
+    x_largest,
     weight0,
     weight1,
     weight2,
@@ -145,9 +147,10 @@ def linear(
     STEP: tl.constexpr = DEPTHS // 2 if BITS == 4 else DEPTHS
     place_in_row = tl.arange(0, STEP)
     w_tile = weight + column[:, None] * ROW + place_in_row[None, :]
-    ROUNDS: tl.constexpr = LARGEST != 0
-    IS_FP8: tl.constexpr = ROUNDS and weight0.dtype.element_ty.is_fp8()
-    SUM: tl.constexpr = tl.int32 if ROUNDS and not IS_FP8 else tl.float32
+    IS_ROUNDED: tl.constexpr = x_largest is not None
+    ROUNDS: tl.constexpr = LARGEST != 0 and not IS_ROUNDED
+    IS_FP8: tl.constexpr = LARGEST != 0 and weight0.dtype.element_ty.is_fp8()
+    SUM: tl.constexpr = tl.int32 if LARGEST != 0 and not IS_FP8 else tl.float32
     if GATE != "":
         u_tile = weight1 + column[:, None] * ROW + place_in_row[None, :]
         total1 = tl.zeros([ROWS, COLUMNS], SUM)
@@ -242,7 +245,9 @@ def linear(
                     total1 += tl.dot(a, tl.trans(u))
                 else:
                     total1 = tl.dot(a, tl.trans(u), total1, out_dtype=SUM)
-    if ROUNDS:
+    if IS_ROUNDED:
+        largest = tl.load(x_largest + row, mask=is_row, other=0.0)
+    if LARGEST != 0:
         total = total.to(tl.float32) * (largest / LARGEST)[:, None]
         if GATE != "":
             total1 = total1.to(tl.float32) * (largest / LARGEST)[:, None]
@@ -262,4 +267,4 @@ def linear(
     mask = is_row[:, None] & is_column[None, :]
     if residual is not None:
         total += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
-    tl.store(out + place, total.to(x.dtype.element_ty), mask=mask)
+    tl.store(out + place, total.to(out0.dtype.element_ty), mask=mask)
