@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -46,6 +47,8 @@ _FLAGS = (
 _LINK_FLAGS = ("-shared", "-lm", "-lpthread")
 _COMPILE_TIMEOUT_S = 300
 _KEPT_BUILDS = 8
+_BUILDING = "amdnfs-hipemu-building-"
+_BUILT = re.compile(r"[0-9a-f]{32}")
 
 
 class EmulatorError(RuntimeError):
@@ -100,8 +103,9 @@ def _find_compiler() -> str:
         (path for name in ([wanted] if wanted else ["gcc", "cc", "clang"]) if (path := shutil.which(name))), None
     )
     if found is None:
+        names = repr(wanted) if wanted else "gcc, cc or clang"
         raise EmulatorError(
-            f"the emulator needs a C compiler, and there is no {wanted or 'gcc, cc or clang'} on PATH; "
+            f"the emulator needs a C compiler, and there is no {names} on PATH; "
             f"install gcc or name a compiler in {COMPILER_VARIABLE}"
         )
     return found
@@ -155,19 +159,24 @@ def _digest(compiler: str) -> str:
 
 
 def _forget_old(root: Path) -> None:
-    """Removes builds that were used before the last few, and what builds left that were killed. The lock is held."""
-    for left in root.glob("build-*"):
+    """Removes builds that were used before the last few, and what builds left that were killed. The lock is held.
+
+    The folder may hold other things, too: only what has the names that are given here is touched.
+    """
+    for left in root.glob(f"{_BUILDING}*"):
         shutil.rmtree(left, ignore_errors=True)
-    builds = sorted(root.glob(f"*/{LIBRARY}"), key=lambda path: path.parent.stat().st_mtime, reverse=True)
-    for library in builds[_KEPT_BUILDS - 1 :]:
-        shutil.rmtree(library.parent, ignore_errors=True)
+    folders = [folder for folder in root.iterdir() if _BUILT.fullmatch(folder.name) and (folder / LIBRARY).is_file()]
+    for folder in sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)[_KEPT_BUILDS - 1 :]:
+        (folder / LIBRARY).unlink(missing_ok=True)
+        with suppress(OSError):  # it holds something else
+            folder.rmdir()
 
 
 def _build(compiler: str, folder: Path) -> None:
     """Compiles in a folder beside the final one, which it then becomes."""
     from amdnfs_hipemu.instruction_tables import write_tables
 
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="build-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=_BUILDING) as scratch:
         work = Path(scratch)
         write_tables(work / "opcode_tables.inc")
         result = work / "result"
@@ -192,4 +201,5 @@ def _compile(command: list[str]) -> None:
         raise EmulatorError(f"{command[0]} took more than {_COMPILE_TIMEOUT_S} s for {command[-3]}") from error
     if done.returncode != 0:
         first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip()[:300])
-        raise EmulatorError(f"{command[0]} cannot build the emulator: {first}; set {COMPILER_VARIABLE} to a newer gcc")
+        reason = first or f"it ended with code {done.returncode} and no message"
+        raise EmulatorError(f"{command[0]} cannot build the emulator: {reason}; set {COMPILER_VARIABLE} to a newer gcc")

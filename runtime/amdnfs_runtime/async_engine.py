@@ -14,7 +14,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -113,7 +113,7 @@ class RequestStream:
         finally:
             if self._num_open:
                 self._num_open = 0
-                self._owner._forget(self.request_id)
+                self._owner._forget(self)
 
 
 class AsyncEngine:
@@ -241,10 +241,11 @@ class AsyncEngine:
         reason = self._stuck_reason or health.reason
         return HealthReport(status=status, reason=reason, num_failures=health.num_failures + self._num_stuck)
 
-    def _forget(self, request_id: str) -> None:
-        """Ends a request that nobody reads any more."""
-        if self._streams.pop(request_id, None) is not None:
-            self._command(request_id)
+    def _forget(self, stream: RequestStream) -> None:
+        """Ends a request that nobody reads any more; another one may have its name by now."""
+        if self._streams.get(stream.request_id) is stream:
+            del self._streams[stream.request_id]
+            self._command(stream.request_id)
 
     def _command(self, command: Request | str) -> None:
         with self._wake:
@@ -259,7 +260,7 @@ class AsyncEngine:
                 continue
             stream._queue.put_nowait(output)
             if output.error is not None:
-                self._forget(output.request_id)
+                self._forget(stream)
                 continue
             stream._num_undelivered -= output.is_last
             if stream._num_undelivered == 0:
@@ -268,7 +269,7 @@ class AsyncEngine:
     def _fail_streams(self, error: AmdnfsError) -> None:
         for name, stream in list(self._streams.items()):
             stream._queue.put_nowait(Output(request_id=name, index=0, text="", token_ids=(), error=error))
-            self._forget(name)
+            self._forget(stream)
 
     async def _watch(self) -> None:
         """Looks now and then whether a device call takes too long, and whether one that did has returned."""
@@ -294,20 +295,25 @@ class AsyncEngine:
                     return
                 commands = list(self._commands)
                 self._commands.clear()
-            if any(isinstance(command, str) for command in commands):
-                self._publish_news()  # before the last words of what is cancelled
-            self._publish([output for command in commands for output in self._obey(command)])
             try:
+                if any(isinstance(command, str) for command in commands):
+                    self._publish_news()  # before the last words of what is cancelled
+                self._publish([output for command in commands for output in self._obey(command)])
                 self._news = self.engine.advance(self._publish_news)
+                if not self.engine.has_work:
+                    self._publish_news()
             except Exception as error:  # a bug of ours must not leave clients waiting
-                failure = EngineError(f"internal error of the engine: {error!r}; please report it")
-                failure.__cause__ = error
-                self._publish_news()
-                self._publish(self.engine.fail_all(failure))
-            if not self.engine.has_work:
-                self._publish_news()
+                self._fail_all(error)
             if self._is_loop_closed:
                 return
+
+    def _fail_all(self, error: Exception) -> None:
+        """Ends all requests, also those that have ended and of which not all was told."""
+        failure = EngineError(f"internal error of the engine: {error!r}; please report it")
+        failure.__cause__ = error
+        self._news = []
+        self.engine.fail_all(failure)
+        self._in_loop(self._fail_streams, failure)
 
     def _publish_news(self) -> None:
         """Tells what the last step brought: while the device computes the next one, where that is possible."""
@@ -321,9 +327,13 @@ class AsyncEngine:
         return []
 
     def _publish(self, outputs: list[Output]) -> None:
+        if outputs:
+            self._in_loop(self._deliver, outputs)
+
+    def _in_loop(self, function: Callable[..., None], argument: object) -> None:
         assert self._loop is not None
-        if outputs and not self._is_loop_closed:
+        if not self._is_loop_closed:
             try:
-                self._loop.call_soon_threadsafe(self._deliver, outputs)
+                self._loop.call_soon_threadsafe(function, argument)
             except RuntimeError:  # the loop was closed without `close`
                 self._is_loop_closed = True

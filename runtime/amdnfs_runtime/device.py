@@ -25,6 +25,8 @@ HIP_DYLIB_VARIABLE = "AMDNFS_HIP_DYLIB"
 
 _DRIVERS = {"hip": "hip", "cuda": "cuda", "vulkan": "vulkan", "cpu": "local-task"}
 _ORDER = ("hip", "cuda", "vulkan", "cpu")
+_DEVICE_ERRORS = (RuntimeError, ValueError)
+"""What IREE's bindings raise: the latter for what a driver calls an invalid argument."""
 _QUEUED_MODEL = "coarse-fences"
 """What IREE's reflection says of functions whose last arguments are the fences to wait for and to signal."""
 
@@ -218,7 +220,7 @@ class Program:
                 greedy, logits, *new_pools = self._invokers[name](*inputs, *pools)
             else:
                 greedy, logits, *new_pools = self._call_device(self._transfers, name, inputs, pools)
-        except (RuntimeError, ValueError) as error:
+        except _DEVICE_ERRORS as error:
             raise ArtifactError(f"the program for {self.target_name} failed in {name}: {error}") from error
         count = self._num_top[name]
         return PackedTop(greedy, count, logits.shape[-1]) if count else greedy, logits, new_pools
@@ -243,7 +245,7 @@ class Program:
         try:
             if self._transfers is not None:
                 self._transfers.wait()
-        except RuntimeError as error:
+        except _DEVICE_ERRORS as error:
             raise ArtifactError(f"the device of {self.target_name} failed: {error}") from error
 
     def read(self, array: Any) -> np.ndarray:
@@ -258,8 +260,8 @@ class Program:
             if self._transfers is None:
                 return np.asarray(array.to_host())
             return self._transfers.download(array)
-        except RuntimeError as error:
-            raise ArtifactError(f"the device of {self.target_name} failed while it was read: {error}") from error
+        except _DEVICE_ERRORS as error:
+            raise ArtifactError(f"the device of {self.target_name} failed: {error}") from error
 
     def read_rows(self, array: Any, rows: Sequence[int]) -> np.ndarray:
         """Brings some rows of a result to the host, `[len(rows), ...]`, at least one; waits for it. For reading only.

@@ -17,12 +17,13 @@ static const char *const class_names[NUM_CLASSES] = {
     "valu", "transcendental", "matrix", "salu", "scalar-memory", "vector-memory", "scratch", "lds", "branch", "barrier", "wait",
 };
 
-void counters_init(void) {
+bool counters_init(char *message, size_t message_bytes) {
   const char *path = getenv("AMDNFS_EMULATE_COUNTERS");
-  if (!path || !*path || output) return;
+  if (!path || !*path || output) return true;
   output = fopen(path, "a");
-  if (!output) fprintf(stderr, "amdnfs-hipemu: cannot write AMDNFS_EMULATE_COUNTERS=%s\n", path);
+  if (!output) snprintf(message, message_bytes, "AMDNFS_EMULATE_COUNTERS=%s cannot be written", path);
   counters_are_kept = output != NULL;
+  return output != NULL;
 }
 
 int width_index(u32 bytes) {

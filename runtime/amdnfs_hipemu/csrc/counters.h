@@ -44,7 +44,7 @@ typedef struct {
 struct Dispatch;
 // Whether the counters that cost time (lines, bank conflicts, bytes) are kept: AMDNFS_EMULATE_COUNTERS is set.
 extern bool counters_are_kept;
-void counters_init(void);
+bool counters_init(char *message, size_t message_bytes);  // false, with a text: the file cannot be written
 void counters_add(Counters *total, const Counters *part);
 // Appends the line of a dispatch; does nothing unless the counters are kept.
 void counters_write(const struct Dispatch *dispatch, const Counters *counters, f64 seconds);

@@ -40,25 +40,41 @@ static void refuse(const char *text) {
   fprintf(stderr, "amdnfs-hipemu: %s\n", text);
 }
 
+// A setting that is a number from `least` to `most`; `value` is left alone where there is none.
+static void read_number(const char *name, u64 least, u64 most, const char *what, u64 *value) {
+  const char *text = getenv(name);
+  if (!text || !*text) return;
+  char *end, message[256];
+  u64 number = strtoull(text, &end, 0);
+  if (!*end && *text != '-' && number >= least && number <= most) {
+    *value = number;
+    return;
+  }
+  snprintf(message, sizeof message, "%s=%s is no number of %s (%llu to %llu)", name, text, what, (unsigned long long)least,
+           (unsigned long long)most);
+  refuse(message);
+}
+
 static void start(void) {
   char text[256];
   const char *log = getenv("AMDNFS_EMULATE_LOG"), *target = getenv("AMDNFS_EMULATE_TARGET");
-  const char *budget = getenv("AMDNFS_EMULATE_BUDGET");
   if (log && *log) log_file = strcmp(log, "1") ? fopen(log, "a") : stderr;
+  if (log && *log && !log_file) {
+    snprintf(text, sizeof text, "AMDNFS_EMULATE_LOG=%s cannot be written", log);
+    refuse(text);
+  }
   if (!checks_init(text, sizeof text)) refuse(text);
-  counters_init();
+  if (!counters_init(text, sizeof text)) refuse(text);
   if (target && *target) {
     device_chip = chip_by_name(target);
     is_chip_wanted = true;
     snprintf(text, sizeof text, "AMDNFS_EMULATE_TARGET=%s is no chip that the emulator knows", target);
     if (!device_chip) refuse(text);
   }
-  if (budget && *budget) {
-    char *end;
-    wave_budget = strtoull(budget, &end, 10);
-    snprintf(text, sizeof text, "AMDNFS_EMULATE_BUDGET=%s is no number of instructions", budget);
-    if (*end || wave_budget == 0) refuse(text);
-  }
+  u64 threads = 0, poison = 0;  // read again where they are used
+  read_number("AMDNFS_EMULATE_BUDGET", 1, ~0ull, "instructions", &wave_budget);
+  read_number("AMDNFS_EMULATE_THREADS", 1, 256, "threads", &threads);
+  read_number("AMDNFS_EMULATE_POISON", 0, 255, "a byte", &poison);
 }
 
 HipError hip_start(void) {

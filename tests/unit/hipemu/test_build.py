@@ -18,7 +18,7 @@ def test_a_built_library_is_taken_from_the_cache() -> None:
 
 def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(build.COMPILER_VARIABLE, "no-such-cc")
-    with pytest.raises(EmulatorError, match=r"needs a C compiler, and there is no no-such-cc on PATH; install gcc"):
+    with pytest.raises(EmulatorError, match=r"needs a C compiler, and there is no 'no-such-cc' on PATH; install gcc"):
         library_folder()
 
 
@@ -54,9 +54,14 @@ def test_old_builds_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     compiler.chmod(0o755)
     monkeypatch.setenv(build.COMPILER_VARIABLE, str(compiler))
     monkeypatch.setenv(build.CACHE_VARIABLE, str(tmp_path / "cache"))
-    killed = tmp_path / "cache" / "build-killed"
+    killed = tmp_path / "cache" / "amdnfs-hipemu-building-killed"
     killed.mkdir(parents=True)
-    names = [f"{number:02}" for number in range(10)]
+    mine = [tmp_path / "cache" / name for name in ("build-release", "lib")]  # of whoever named the folder
+    for folder in mine:
+        folder.mkdir()
+        (folder / build.LIBRARY).write_text("")
+        os.utime(folder, (1e9 - 1, 1e9 - 1))
+    names = [f"{number:032x}" for number in range(10)]
     for number, name in enumerate(names):
         folder = tmp_path / "cache" / name
         folder.mkdir()
@@ -64,7 +69,8 @@ def test_old_builds_are_removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         os.utime(folder, (1e9 + number, 1e9 + number))
     made = library_folder()
     kept = sorted(path.name for path in (tmp_path / "cache").iterdir())
-    assert kept == sorted([*names[3:], made.name, "lock"])
+    assert kept == sorted([*names[3:], made.name, "lock", *(folder.name for folder in mine)])
+    assert all((folder / build.LIBRARY).exists() for folder in mine)
 
 
 def test_the_tables(tmp_path: Path) -> None:

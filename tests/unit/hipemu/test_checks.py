@@ -276,6 +276,13 @@ def test_more_private_memory_than_there_is(unchecked: Machine) -> None:
         ("CHECKS", "races,speed", "AMDNFS_EMULATE_CHECKS: unknown check 'speed'; known are all, barriers, order"),
         ("TARGET", "gfx941", "AMDNFS_EMULATE_TARGET=gfx941 is no chip that the emulator knows"),
         ("BUDGET", "many", "AMDNFS_EMULATE_BUDGET=many is no number"),
+        ("BUDGET", "0", "AMDNFS_EMULATE_BUDGET=0 is no number of instructions \\(1 to "),
+        ("THREADS", "0", "AMDNFS_EMULATE_THREADS=0 is no number of threads \\(1 to 256\\)"),
+        ("THREADS", "-4", "AMDNFS_EMULATE_THREADS=-4 is no number of threads"),
+        ("POISON", "999", "AMDNFS_EMULATE_POISON=999 is no number of a byte \\(0 to 255\\)"),
+        ("POISON", "abc", "AMDNFS_EMULATE_POISON=abc is no number of a byte"),
+        ("LOG", "/nope/x", "AMDNFS_EMULATE_LOG=/nope/x cannot be written"),
+        ("COUNTERS", "/nope/x", "AMDNFS_EMULATE_COUNTERS=/nope/x cannot be written"),
     ],
 )
 def test_settings_that_cannot_be_read(tmp_path: Path, name: str, value: str, message: str) -> None:

@@ -18,7 +18,6 @@ import ml_dtypes
 import numpy as np
 import pytest
 from amdnfs_runtime.device import HIP_DYLIB_VARIABLE
-from amdnfs_runtime.transfers import Transfers
 from amdnfs_targets.quantized_layout import Activations, Grouping, QuantizedLayout
 from amdnfs_targets.registry import TARGETS
 from iree import runtime as rt
@@ -321,7 +320,5 @@ def run_as_amd_code(program: bytes, name: str, *inputs: Array) -> Array:
     device, instance = rt.get_device("hip"), rt.VmInstance()
     module = rt.VmModule.copy_buffer(instance, program)
     context = rt.VmContext(instance, [rt.create_hal_module(instance, device), module])
-    views = [rt.asdevicearray(device, item)._buffer_view for item in inputs]
-    transfers = Transfers(device)
-    (result,) = transfers.call(context, module.lookup_function(name), views)
-    return transfers.download(rt.DeviceArray(device, result))
+    result = rt.FunctionInvoker(context, device, module.lookup_function(name))(*inputs)
+    return np.array(result.to_host())

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from amdnfs_runtime.async_engine import AsyncEngine, EngineStatus
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, EngineError, UsageError
-from amdnfs_runtime.request import FinishReason, SamplingParams
+from amdnfs_runtime.generation import Generation
+from amdnfs_runtime.request import FinishReason, Output, SamplingParams
 
 from tests.unit.runtime.fakes import PagedProgram, alone, make_engine, make_manifest
 
@@ -250,6 +251,58 @@ def test_a_bug_fails_the_requests_and_the_engine_goes_on() -> None:
         assert len(await serving.submit([1, 2], LONG).results()) == 1
 
     served(body, Buggy())
+
+
+def test_a_bug_in_making_text_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = Generation.take_output
+
+    def take_output(generation: Generation) -> Output:
+        if generation.request_id == "b" and generation.finish_reason is not None:
+            raise ValueError("planted")
+        return told(generation)
+
+    monkeypatch.setattr(Generation, "take_output", take_output)
+
+    async def body(serving: AsyncEngine) -> None:
+        other = serving.submit([1, 2], ENDLESS, "a")
+        broken = serving.submit([1, 2], SamplingParams(max_tokens=3, ignore_eos=True), "b")
+        for stream in (broken, other):
+            assert "internal error of the engine: ValueError('planted')" in await refusal(EngineError, stream.results())
+        (result,) = await serving.submit([1, 2, 3], LONG, "c").results()
+        assert list(result.token_ids) == alone([1, 2, 3], LONG)
+
+    served(body)
+
+
+def test_what_had_ended_before_a_bug_in_its_step_is_not_left_waiting() -> None:
+    class Buggy(PagedProgram):
+        def call(self, *arguments: Any) -> Any:
+            if self.num_calls == 1:
+                self.num_calls += 1
+                raise TypeError("planted")
+            return super().call(*arguments)
+
+    async def body(serving: AsyncEngine) -> None:
+        one = SamplingParams(max_tokens=1, ignore_eos=True)
+        streams = [serving.submit([1, 2], one), serving.submit([2, 3], one)]
+        for stream in streams:
+            assert "TypeError('planted')" in await refusal(EngineError, stream.results())
+        (result,) = await serving.submit([1, 2, 3], LONG).results()
+        assert list(result.token_ids) == alone([1, 2, 3], LONG)
+
+    served(body, Buggy())
+
+
+def test_a_late_reader_does_not_end_a_newer_request_of_the_same_name() -> None:
+    async def body(serving: AsyncEngine) -> None:
+        first = serving.submit([1, 2, 3], LONG, "r")
+        await until(lambda: serving.num_streams == 0)
+        second = serving.submit([1, 2, 3], LONG, "r")
+        await refusal(ArtifactError, first.results())
+        (result,) = await second.results()
+        assert list(result.token_ids) == alone([1, 2, 3], LONG)
+
+    served(body, PagedProgram(fail_at=lambda number: number == 0))
 
 
 def test_closing_waits_for_those_that_run_and_fails_those_that_take_too_long() -> None:

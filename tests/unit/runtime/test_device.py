@@ -175,6 +175,18 @@ def test_a_call_with_other_arguments_than_the_program_takes(bundle: Path) -> Non
     assert refusal(lambda: call_decode(program, wrong)).startswith("the program for cpu failed in decode_1: ")
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+def test_errors_that_come_when_results_are_read(bundle: Path, kind: type[Exception]) -> None:
+    """A driver's invalid argument is a ValueError to the bindings."""
+
+    class Lost:
+        def to_host(self) -> Any:
+            raise kind("INVALID_ARGUMENT; planted")
+
+    program = Program(bundle, read_manifest(bundle), "cpu")
+    assert refusal(lambda: program.read(Lost())) == "the device of cpu failed: INVALID_ARGUMENT; planted"
+
+
 def test_a_pool_larger_than_any_memory(bundle: Path) -> None:
     manifest = read_manifest(bundle)
     message = refusal(lambda: Program(bundle, manifest, "cpu").make_pools(manifest, 2**50), CapacityError)
