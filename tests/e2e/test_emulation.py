@@ -314,7 +314,9 @@ def test_a_missing_compiler_is_told(
     for arguments in (("verify", amd_bundle, "--target", "gfx942", "--emulate"), ("report", amd_bundle, "--execute")):
         done = run_cli("amdnfs", *arguments)
         assert done.code == 6
-        assert done.err.startswith("error: the emulator needs a C compiler, and there is no no-such-compiler on PATH; ")
+        assert done.err.startswith(
+            "error: the emulator needs a C compiler, and there is no 'no-such-compiler' on PATH; "
+        )
     assert "the emulator needs a C compiler" in run_cli("amdnfs", "doctor").out
 
 
