@@ -21,10 +21,10 @@ from pathlib import Path
 from amdnfs_passes.base import PassResult
 from amdnfs_passes.ir import Context, Location, Module, walk
 from amdnfs_runtime.errors import LoweringError
-from amdnfs_targets.target import Target, TargetKind
+from amdnfs_targets.target import Target
 
 from amdnfs_compile.kernel_facts import ASSEMBLY_FLAG, ProgramFacts, measure_program
-from amdnfs_compile.pipeline import FLOW_PHASE, STREAM_PHASE, run_phase
+from amdnfs_compile.pipeline import FLOW_PHASE, STREAM_PHASE, has_queue, run_phase
 from amdnfs_compile.processes import CompilerProcesses
 
 COMMON_FLAGS = ("--iree-opt-level=O2", "--iree-vm-bytecode-module-strip-source-map=true")
@@ -130,7 +130,7 @@ def compile_from_flow(flow: Path, target: Target, output_name: str) -> Path:
 
 
 def _flags(target: Target) -> tuple[str, ...]:
-    queued = _QUEUED_FLAGS if target.kind in (TargetKind.HIP, TargetKind.CUDA) else ()
+    queued = _QUEUED_FLAGS if has_queue(target) else ()
     return (*COMMON_FLAGS, *queued, *target.compile_flags)
 
 

@@ -97,13 +97,17 @@ def build_pipeline(target: Target) -> tuple[Phase, ...]:
 
 def _hoists(target: Target) -> tuple[ModulePass, ...]:
     """On processors an allocation costs nothing."""
-    return (HoistAllocationsPass(),) if target.kind in (TargetKind.HIP, TargetKind.CUDA) else ()
+    return (HoistAllocationsPass(),) if has_queue(target) else ()
+
+
+def has_queue(target: Target) -> bool:
+    """Whether programs for `target` are called through a queue: GPUs whose drivers IREE makes one for."""
+    return target.kind in (TargetKind.HIP, TargetKind.CUDA)
 
 
 def takes_kernels(target: Target) -> bool:
     """Whether programs for `target` can carry kernels of our own: it has matrix units and waves of a known size."""
-    is_gpu = target.kind in (TargetKind.HIP, TargetKind.CUDA)
-    return is_gpu and bool(target.matrix_ops) and target.wave_size is not None
+    return has_queue(target) and bool(target.matrix_ops) and target.wave_size is not None
 
 
 def cache_format(target: Target) -> Fp8Format:

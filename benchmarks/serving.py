@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from amdnfs_runtime.bundle import EntryPoint, LayerCacheEntry, Manifest, ModelEntry, TargetEntry
 from amdnfs_runtime.config import EngineConfig
-from amdnfs_runtime.engine import Engine, News
+from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.llm import load_engine
+from amdnfs_runtime.news import News
 from amdnfs_runtime.request import SamplingParams
 from amdnfs_runtime.top_logits import PackedTop
 from amdnfs_targets.products import get_product
@@ -127,7 +128,7 @@ def measure(engine: Engine, params: SamplingParams, num_prompt: int, num_steps: 
     def tell() -> None:
         nonlocal beside
         began_s = time.perf_counter()
-        engine.tell(news)
+        tell(news)
         beside += time.perf_counter() - began_s
 
     before = engine.stats().totals

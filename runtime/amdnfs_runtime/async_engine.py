@@ -21,9 +21,10 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
-from amdnfs_runtime.engine import Engine, News, Request
+from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.errors import AmdnfsError, EngineError
 from amdnfs_runtime.health import EngineStats
+from amdnfs_runtime.news import News, Request, tell
 from amdnfs_runtime.request import GenerationResult, Output, SamplingParams
 
 _POLLS_A_TIMEOUT = 4
@@ -318,7 +319,7 @@ class AsyncEngine:
     def _publish_news(self) -> None:
         """Tells what the last step brought: while the device computes the next one, where that is possible."""
         news, self._news = self._news, []
-        self._publish(self.engine.tell(news))
+        self._publish(tell(news))
 
     def _obey(self, command: Request | str) -> list[Output]:
         if isinstance(command, str):

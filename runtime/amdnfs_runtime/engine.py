@@ -22,30 +22,15 @@ from amdnfs_runtime.drafts import Draft, DraftSource
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, UsageError
 from amdnfs_runtime.generation import Generation
 from amdnfs_runtime.health import Counters, EngineStats, Health
+from amdnfs_runtime.limits import limits_of
+from amdnfs_runtime.news import News, Request, tell
 from amdnfs_runtime.pages import PagePool
 from amdnfs_runtime.prefix import OnRemoved, OnStored, PrefixCache
 from amdnfs_runtime.prompts import check_prompt, check_vocabulary, encode
 from amdnfs_runtime.request import Output, SamplingParams
-from amdnfs_runtime.scheduler import Call, Job, JobState, Limits, PrefillCall, Scheduler, VerifyCall
+from amdnfs_runtime.scheduler import Call, Job, JobState, PrefillCall, Scheduler, VerifyCall
 from amdnfs_runtime.speculation import Guesser, GuessSource, NgramSource
 from amdnfs_runtime.structure import Constraint, Structure, StructureCompiler
-
-News = Generation | Output
-"""A sample that went on, or what is to be told."""
-MOST_CHECKED_ON_CPU = 32
-"""Tokens of a call that checks guesses on a processor. Larger ones are bound by computing, not by reading the weights,
-and take more time than right guesses save: twice that of a decode call where 8 requests check 4 guesses each."""
-
-
-class Request:
-    """A prompt with its samples, checked and ready to start."""
-
-    def __init__(self, request_id: str, params: SamplingParams, generations: Sequence[Generation]) -> None:
-        """Called by `Engine.prepare`."""
-        self.request_id = request_id
-        self.params = params
-        self.generations = tuple(generations)
-        self.jobs: tuple[Job, ...] = ()
 
 
 class Engine:
@@ -226,7 +211,7 @@ class Engine:
             What is new, request by request; nothing if there is no work. A request whose device call failed ends with
             an output that has the error. All others go on.
         """
-        return self.tell(self.advance())
+        return tell(self.advance())
 
     def advance(self, meanwhile: Callable[[], None] | None = None) -> list[News]:
         """Runs one step without making text.
@@ -258,11 +243,6 @@ class Engine:
         self.counters.num_steps += 1
         self.counters.step_s += self._clock() - began_s
         return news
-
-    @staticmethod
-    def tell(news: Sequence[News]) -> list[Output]:
-        """The outputs of a step."""
-        return [item if isinstance(item, Output) else item.take_output() for item in news]
 
     def _do_meanwhile(self) -> None:
         meanwhile, self._meanwhile = self._meanwhile, None
@@ -336,9 +316,9 @@ class Engine:
 
     @staticmethod
     def _wants_logits(generation: Generation, choice: int | list[int], row: int, top: TopOfRow | None) -> bool:
-        """Whether the logits of a row must be read; of guesses this must be known beforehand."""
+        """Whether the logits of a row must be read; with guesses, any of the row's choices may need them."""
         if not isinstance(choice, int):
-            return generation.may_need_logits
+            return True
         return generation.needs_logits(choice) and (top is None or not generation.choose_from_top(top(row)))
 
     def _take(self, call: Call, greedy: Any, rows: dict[int, Any]) -> list[News]:
@@ -410,19 +390,3 @@ class Engine:
                 f"{max_positions - num_prompt} generated), but the pool has {usable}; "
                 "ask for fewer tokens, or load with more pages"
             )
-
-
-def limits_of(names: ProgramNames, config: EngineConfig, kind: str) -> Limits:
-    """What a step holds: what the configuration says, else what the programs hold."""
-    max_running, tokens = config.max_running or names.decode_sizes[-1], names.verify_tokens
-    sizes = names.verify_sizes
-    if kind == "cpu":
-        sizes = tuple(size for size in sizes if size * tokens <= MOST_CHECKED_ON_CPU) or sizes[:1]
-    return Limits(
-        prefill_sizes=names.prefill_sizes,
-        decode_sizes=names.decode_sizes,
-        verify_sizes=sizes if config.speculate else (),
-        verify_tokens=tokens if config.speculate else 0,
-        max_running=max_running,
-        max_step_tokens=config.max_step_tokens or 2 * names.prefill_sizes[-1] + max_running,
-    )

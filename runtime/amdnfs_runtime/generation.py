@@ -116,11 +116,6 @@ class Generation:
             self._chosen = (token, None if num_top is None else top.logprob(token, num_top))
         return token is not None
 
-    @property
-    def may_need_logits(self) -> bool:
-        """Whether any of the next tokens may be chosen on the host."""
-        return not self.takes_greedy
-
     def look_ahead(self) -> None:
         """Works on the next choice while the device computes; it would be done later otherwise."""
         if self._constraint is not None and self._sampler.needs_logits:
@@ -158,11 +153,9 @@ class Generation:
             UsageError: If the structure cannot go on.
         """
         token, logprob = greedy, None
-        if self.takes_greedy:
-            pass
-        elif self._chosen is not None:
+        if self._chosen is not None:
             (token, logprob), self._chosen = self._chosen, None
-        elif self.needs_logits(greedy):
+        elif not self.takes_greedy and self.needs_logits(greedy):
             assert logits is not None
             token = self._sampler.sample(logits, self._allowed(len(logits)))
         if not 0 <= token < self._vocab:
@@ -191,7 +184,7 @@ class Generation:
 
         Args:
             greedy: The device's choice after the last token, and after each guess.
-            logits: The logits there `[tokens, vocab]`; needed if `may_need_logits`, else for `needs_logits`.
+            logits: The logits there `[tokens, vocab]`; needed unless it `takes_greedy`.
             guess: The guessed tokens.
             now_s: The time.
 

@@ -17,9 +17,11 @@ from amdnfs_runtime.config import EngineConfig, check_num_pages
 from amdnfs_runtime.device import Program, choose_target, inspect_host
 from amdnfs_runtime.draft_bundle import DraftBundle, check_can_guess, check_draft, open_draft
 from amdnfs_runtime.drafts import Draft
-from amdnfs_runtime.engine import Engine, Request, limits_of
+from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.errors import UsageError
+from amdnfs_runtime.limits import limits_of
 from amdnfs_runtime.memory import device_memory, draft_pool_pages, pool_pages
+from amdnfs_runtime.news import Request
 from amdnfs_runtime.pages import PagePool
 from amdnfs_runtime.prefix import OnRemoved, OnStored
 from amdnfs_runtime.prompts import encode, load_tokenizer

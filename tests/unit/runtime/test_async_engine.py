@@ -14,6 +14,7 @@ import pytest
 from amdnfs_runtime.async_engine import AsyncEngine, EngineStatus
 from amdnfs_runtime.errors import AmdnfsError, ArtifactError, CapacityError, EngineError, UsageError
 from amdnfs_runtime.generation import Generation
+from amdnfs_runtime.news import tell
 from amdnfs_runtime.request import FinishReason, Output, SamplingParams
 
 from tests.unit.runtime.fakes import PagedProgram, alone, make_engine, make_manifest
@@ -101,7 +102,7 @@ def test_a_step_is_told_while_the_device_computes_the_next(is_queued: bool) -> N
     assert order == ["call", "read"]
 
     def meanwhile() -> None:
-        (output,) = engine.tell(news)
+        (output,) = tell(news)
         order.append(f"told {len(output.token_ids)}")
 
     order.clear()

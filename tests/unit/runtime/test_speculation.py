@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from amdnfs_runtime.calls import ProgramNames
 from amdnfs_runtime.config import EngineConfig
-from amdnfs_runtime.engine import Engine, limits_of
+from amdnfs_runtime.engine import Engine
 from amdnfs_runtime.errors import ArtifactError
+from amdnfs_runtime.limits import limits_of
 from amdnfs_runtime.llm import load
 from amdnfs_runtime.request import SamplingParams
 from amdnfs_runtime.speculation import PromptLookup
